@@ -1,0 +1,157 @@
+//! What can be asked of the ledger, and what it answers when it says yes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Micros;
+use crate::id::Id;
+use crate::money::Money;
+use crate::quantity::{Ceiling, OnLow, Quantities};
+use crate::quota::Quota;
+use crate::rate::{Charge, RateCard};
+
+/// Ties a hold to a caller's retry key, within the tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// Hash of key, method and route.
+    #[serde(with = "crate::codec::array")]
+    pub key: [u8; 32],
+    /// Hash of the canonical request.
+    #[serde(with = "crate::codec::array")]
+    pub fingerprint: [u8; 32],
+}
+
+/// Sets aside the worst case of a run before it starts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HoldRequest {
+    /// The hold's id; new.
+    pub hold: Id,
+    /// The execution that it pays for; new.
+    pub execution: Id,
+    /// Who pays.
+    pub tenant: String,
+    /// For which project.
+    pub project: String,
+    /// For which function, if one is invoked.
+    pub function: Option<String>,
+    /// Through which key (a token's `jti`).
+    pub key: String,
+    /// The image's digest or name, as it shall stand on the entry.
+    pub image: String,
+    /// Tags that stay on the entry.
+    pub tags: Vec<(String, String)>,
+    /// The limits of the run.
+    pub ceiling: Ceiling,
+    /// What to do when quotas leave less than the worst case.
+    pub on_low: OnLow,
+    /// The most that the run may cost.
+    pub max_cost: Option<Money>,
+    /// The caller's retry key; consumed only if the hold opens.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An open hold, as answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// The number of the command.
+    pub lsn: u64,
+    /// The instant whose windows and prices count.
+    pub opened_at: Micros,
+    /// The limits to run with; lower than asked where quotas asked for it.
+    pub granted: Ceiling,
+    /// The worst case of these limits.
+    pub quantities: Quantities,
+    /// What it would cost.
+    pub amount: Money,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Id of the rate card that prices it.
+    pub rate_card: String,
+}
+
+/// Turns a hold into a charge for what was measured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settlement {
+    /// The hold that ends.
+    pub hold: Id,
+    /// What the run used; what lies above the hold is recorded as overrun and not charged.
+    pub measured: Quantities,
+    /// How the run ended, as it shall stand on the entry.
+    pub outcome: String,
+    /// Whether `measured` is an estimate.
+    pub estimated: bool,
+}
+
+/// A settlement, as answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// The number of the entry.
+    pub entry: u64,
+    /// When it was recorded.
+    pub at: Micros,
+    /// What is charged: the lesser of measured and held, meter by meter.
+    pub posted: Quantities,
+    /// What was measured above it: the platform's loss.
+    pub overrun: Quantities,
+    /// What it costs.
+    pub charge: Charge,
+}
+
+/// A release, as answered: the hold is gone and nothing is charged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Released {
+    /// The number of the command.
+    pub lsn: u64,
+    /// When it was recorded.
+    pub at: Micros,
+}
+
+/// An administrative act: recorded with its actor, and carried out where the ledger decides on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Act {
+    /// Who acts.
+    pub actor: String,
+    /// What is done, such as `tenant.suspend`.
+    pub action: String,
+    /// What it is done to, such as `tenant/acme`.
+    pub subject: String,
+    /// The tenant that it concerns, so that a tenant's entries can be listed.
+    pub tenant: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The subject's new state, opaque to the ledger. The latest is kept; an empty one forgets it
+    /// (the entry stays).
+    pub document: Option<Vec<u8>>,
+    /// What the ledger itself shall do.
+    pub effect: Option<Effect>,
+    /// The entry that the caller believes to be the subject's last act; zero for none. Another
+    /// one is a conflict.
+    pub expect: Option<u64>,
+}
+
+/// The part of an act that the ledger decides on later.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Effect {
+    /// Makes a tenant known, or replaces its settings as a whole.
+    Tenant {
+        /// Its name.
+        tenant: String,
+        /// Whether its holds are refused.
+        suspended: bool,
+        /// How many holds it may have open at once.
+        concurrency: u32,
+        /// All its quotas.
+        quotas: Vec<Quota>,
+    },
+    /// Adds a rate card. Of cards in force at an instant, the one with the latest
+    /// `effective_from` counts, and of those the one recorded last.
+    RateCard(RateCard),
+}
+
+/// An act, as answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recorded {
+    /// The number of the entry.
+    pub entry: u64,
+    /// When it was recorded.
+    pub at: Micros,
+}

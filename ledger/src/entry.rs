@@ -1,0 +1,130 @@
+//! Entries, the ledger's immutable records, and the holds that settlements end.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Micros;
+use crate::command::{Effect, Idempotency};
+use crate::id::Id;
+use crate::money::Money;
+use crate::quantity::{Ceiling, Quantities};
+use crate::rate::Charge;
+
+/// A hold as it was opened. Settlements carry it whole, so that an entry needs nothing beside it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hold {
+    /// The hold's id.
+    pub id: Id,
+    /// The execution that it pays for.
+    pub execution: Id,
+    /// Who pays.
+    pub tenant: String,
+    /// For which project.
+    pub project: String,
+    /// For which function, if one was invoked.
+    pub function: Option<String>,
+    /// Through which key.
+    pub key: String,
+    /// The image, as the caller named it.
+    pub image: String,
+    /// The caller's tags.
+    pub tags: Vec<(String, String)>,
+    /// The limits that were granted.
+    pub granted: Ceiling,
+    /// Whether quotas lowered the limits below what was asked.
+    pub reduced: bool,
+    /// The worst case held.
+    pub quantities: Quantities,
+    /// What the worst case costs.
+    pub amount: Money,
+    /// Entry of the rate card that prices it.
+    pub rate_card: u64,
+    /// When it was opened: the instant whose windows and prices count.
+    pub opened_at: Micros,
+    /// The caller's retry key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A settled run.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Settled {
+    /// The hold that it ended.
+    pub hold: Arc<Hold>,
+    /// What was charged: the lesser of measured and held.
+    pub posted: Quantities,
+    /// What was measured above it.
+    pub overrun: Quantities,
+    /// What it costs.
+    pub charge: Charge,
+    /// How the run ended.
+    pub outcome: String,
+    /// Whether the measure is an estimate.
+    pub estimated: bool,
+}
+
+/// A recorded administrative act; see [`crate::Act`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Acted {
+    /// Who acted.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// What it was done to.
+    pub subject: String,
+    /// The tenant that it concerns.
+    pub tenant: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The subject's new state; empty forgets it.
+    pub document: Option<Vec<u8>>,
+    /// What the ledger did.
+    pub effect: Option<Effect>,
+}
+
+/// What an entry records.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Body {
+    /// A settled run.
+    Settled(Settled),
+    /// An administrative act.
+    Acted(Acted),
+}
+
+/// The kinds of entries, for filters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryKind {
+    /// Settled runs.
+    Settled,
+    /// Administrative acts.
+    Acted,
+}
+
+/// An immutable record. Entries are numbered densely from 1.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number.
+    pub seq: u64,
+    /// When it was recorded; strictly increasing.
+    pub at: Micros,
+    /// What it records.
+    pub body: Body,
+}
+
+impl Entry {
+    /// What kind of entry it is.
+    pub fn kind(&self) -> EntryKind {
+        match self.body {
+            Body::Settled(_) => EntryKind::Settled,
+            Body::Acted(_) => EntryKind::Acted,
+        }
+    }
+
+    /// The tenant that it concerns.
+    pub fn tenant(&self) -> Option<&str> {
+        match &self.body {
+            Body::Settled(settled) => Some(&settled.hold.tenant),
+            Body::Acted(acted) => acted.tenant.as_deref(),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The index of a segment's entries: where each lies, when it was recorded, whose it is, and which
+//! execution it settled.
+//!
+//! The current segment's index is in memory; a sealed segment's is an immutable file beside it,
+//! `NNNNNNNN.idx`: `magic "FBXIDX01" | crc u32 | postcard`. It can always be made again.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Micros;
+use crate::entry::{Body, Entry, EntryKind};
+use crate::error::Error;
+use crate::file;
+use crate::hash::Map;
+use crate::id::Id;
+
+const MAGIC: [u8; 8] = *b"FBXIDX01";
+
+/// No tenant.
+const NOBODY: u32 = u32::MAX;
+
+/// The entries of one segment, as columns in the order of their numbers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Index {
+    /// The segment's number.
+    pub(crate) segment: u32,
+    /// Number of the first entry; of the next one while there is none.
+    pub(crate) first_seq: u64,
+    offsets: Vec<u32>,
+    ats: Vec<Micros>,
+    acts: Vec<bool>,
+    tenants: Vec<u32>,
+    names: Vec<String>,
+    /// Settled executions and the place of their entries; sorted once sealed.
+    executions: Vec<(Id, u32)>,
+    #[serde(skip)]
+    names_by: Map<String, u32>,
+    #[serde(skip)]
+    executions_by: Map<Id, u32>,
+}
+
+/// What is kept in memory of a sealed index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sealed {
+    /// The segment's number.
+    pub(crate) segment: u32,
+    /// Number of its first entry.
+    pub(crate) first_seq: u64,
+    /// How many entries it has.
+    pub(crate) entries: u64,
+    /// The least and the greatest execution settled in it.
+    pub(crate) executions: Option<(Id, Id)>,
+}
+
+/// What an entry must be to be listed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Filter<'a> {
+    /// Whose.
+    pub(crate) tenant: Option<&'a str>,
+    /// Of what kind.
+    pub(crate) kind: Option<EntryKind>,
+    /// Recorded then or later.
+    pub(crate) from: Micros,
+    /// Recorded before.
+    pub(crate) to: Micros,
+}
+
+impl Index {
+    /// The index of a segment whose first entry will be `first_seq`.
+    pub(crate) fn new(segment: u32, first_seq: u64) -> Self {
+        Self {
+            segment,
+            first_seq,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in the next entry, which lies at `offset`.
+    pub(crate) fn push(&mut self, entry: &Entry, offset: u32) {
+        let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
+        let tenant = entry.tenant().map_or(NOBODY, |name| self.name(name));
+        if let Body::Settled(settled) = &entry.body {
+            self.executions.push((settled.hold.execution, place));
+            self.executions_by.insert(settled.hold.execution, place);
+        }
+        self.offsets.push(offset);
+        self.ats.push(entry.at);
+        self.acts.push(entry.kind() == EntryKind::Acted);
+        self.tenants.push(tenant);
+    }
+
+    fn name(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.names_by.get(name) {
+            return *number;
+        }
+        let number = u32::try_from(self.names.len()).unwrap_or(NOBODY);
+        self.names.push(name.to_owned());
+        self.names_by.insert(name.to_owned(), number);
+        number
+    }
+
+    /// How many entries there are.
+    pub(crate) fn entries(&self) -> u64 {
+        u64::try_from(self.offsets.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Where the settlement of an execution lies.
+    pub(crate) fn settlement(&self, execution: &Id) -> Option<u32> {
+        let place = self.executions_by.get(execution).copied().or_else(|| {
+            let sorted = self.executions_by.is_empty();
+            let found = self
+                .executions
+                .binary_search_by_key(execution, |pair| pair.0)
+                .ok()?;
+            self.executions
+                .get(found)
+                .filter(|_pair| sorted)
+                .map(|pair| pair.1)
+        })?;
+        self.offsets.get(usize::try_from(place).ok()?).copied()
+    }
+
+    /// Numbers and offsets of the entries after `after` that pass the filter, at most `limit`.
+    pub(crate) fn select(&self, after: u64, filter: &Filter<'_>, limit: usize) -> Vec<(u64, u32)> {
+        let tenant = match filter.tenant {
+            None => None,
+            Some(name) => {
+                let known = self.names.iter().position(|known| known == name);
+                let Some(number) = known.and_then(|place| u32::try_from(place).ok()) else {
+                    return Vec::new();
+                };
+                Some(number)
+            }
+        };
+        let skip =
+            usize::try_from((after + 1).saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
+        let start = self.ats.partition_point(|at| *at < filter.from).max(skip);
+        let end = self.ats.partition_point(|at| *at < filter.to);
+        let passes = |place: &usize| {
+            let act = filter
+                .kind
+                .is_none_or(|kind| (kind == EntryKind::Acted) == self.acts[*place]);
+            act && tenant.is_none_or(|tenant| self.tenants[*place] == tenant)
+        };
+        let seq = |place: usize| self.first_seq + u64::try_from(place).unwrap_or(u64::MAX);
+        let places = (start..end.max(start)).filter(passes).take(limit);
+        places
+            .map(|place| (seq(place), self.offsets[place]))
+            .collect()
+    }
+
+    /// What is to be kept in memory once this is a file.
+    pub(crate) fn sealed(&self) -> Sealed {
+        let ids = || self.executions.iter().map(|pair| pair.0);
+        Sealed {
+            segment: self.segment,
+            first_seq: self.first_seq,
+            entries: self.entries(),
+            executions: ids().min().zip(ids().max()),
+        }
+    }
+
+    /// Sorts what a file has sorted.
+    pub(crate) fn seal(&mut self) {
+        self.executions.sort_unstable();
+        self.executions_by.clear();
+        self.executions_by.shrink_to_fit();
+        self.names_by.clear();
+    }
+
+    /// Writes a sealed index, durably.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        file::replace(path, MAGIC, self)
+    }
+
+    /// Reads a sealed index; `None` if there is no whole one.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Error> {
+        file::read(path, MAGIC)
+    }
+}

@@ -1,0 +1,365 @@
+//! The handle to a ledger: commands in, tickets out, and reads that never wait for the writer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::absorb;
+use crate::clock::Clock;
+use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
+use crate::commit;
+use crate::entries;
+use crate::entry::{Entry, Hold};
+use crate::error::{Busy, Error, OpenError, QueryError};
+use crate::id::Id;
+use crate::journal::disk::{Disk, FileDisk};
+use crate::options::Options;
+use crate::query::{
+    Denials, Document, EntryPage, EntryQuery, Head, Health, UsageQuery, UsageReport,
+};
+use crate::quota::QuotaState;
+use crate::rate::RateCard;
+use crate::recover::{self, Recovered};
+use crate::rejection::Rejection;
+use crate::shared::{Shared, Stop};
+use crate::state::{Subject, Tenant};
+use crate::ticket::{Answer, Ticket, ticket};
+use crate::usage;
+use crate::writer::{Command, Writer};
+
+/// Batches that may wait for the view before the writer waits for it.
+const BATCHES: usize = 64;
+
+/// A ledger; cheap to clone. Every command is durable before its ticket resolves.
+///
+/// Its threads end with [`Ledger::close`], or when the last clone is dropped: then nothing durable
+/// is lost, but the next open has more to replay.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    commands: SyncSender<Command>,
+    closed: AtomicBool,
+    threads: Mutex<Option<Threads>>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    writer: JoinHandle<()>,
+    view: JoinHandle<()>,
+    commit: JoinHandle<()>,
+    /// Held until all of them have ended.
+    lock: std::fs::File,
+}
+
+impl Ledger {
+    /// Opens the ledger in `options.dir`, recovering whatever a crash has left.
+    pub fn open(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        Self::open_on(options, clock, Arc::new(FileDisk))
+    }
+
+    /// Opens the ledger with its journal on the given disk.
+    pub(crate) fn open_on(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, OpenError> {
+        if let Some((key, fault)) = options.faults().into_iter().next() {
+            return Err(OpenError::Options { key, fault });
+        }
+        let Recovered {
+            lock,
+            view,
+            journal,
+            committed,
+            journal_bytes,
+        } = recover::recover(&options, &disk)?;
+        let (commands, queue) = mpsc::sync_channel(options.queue);
+        let (batches, absorbed) = mpsc::sync_channel(BATCHES);
+        let state = view.state.clone();
+        let shared = Arc::new(Shared::new(options, clock, view, committed));
+        shared.journal_bytes.store(journal_bytes, Ordering::Relaxed);
+        let writer = Writer {
+            frame_bytes: 0,
+            shared: Arc::clone(&shared),
+            journal,
+            state,
+            commands: queue,
+            view: batches,
+        };
+        let (for_view, for_commit) = (Arc::clone(&shared), Arc::clone(&shared));
+        let threads = Threads {
+            writer: start("writer", move || writer.run())?,
+            view: start("view", move || absorb::run(&for_view, &absorbed))?,
+            commit: start("commit", move || commit::run(&for_commit))?,
+            lock,
+        };
+        let threads = Mutex::new(Some(threads));
+        let closed = AtomicBool::new(false);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                commands,
+                closed,
+                threads,
+            }),
+        })
+    }
+
+    /// Sets aside the worst case of a run. Busy while the queue is full, the disk has no room for
+    /// another segment, or the ledger cannot be written.
+    pub fn hold(&self, request: HoldRequest) -> Result<Ticket<Result<Held, Rejection>>, Busy> {
+        if !self.inner.shared.room.load(Ordering::Acquire) {
+            self.poke();
+            return Err(Busy::NoRoom);
+        }
+        self.inner.send(|answer| Command::Hold(request, answer))
+    }
+
+    /// Ends a hold with a charge.
+    pub fn settle(
+        &self,
+        settlement: Settlement,
+    ) -> Result<Ticket<Result<Receipt, Rejection>>, Busy> {
+        self.inner
+            .send(|answer| Command::Settle(settlement, answer))
+    }
+
+    /// Ends a hold without a charge.
+    pub fn release(
+        &self,
+        hold: Id,
+        reason: String,
+    ) -> Result<Ticket<Result<Released, Rejection>>, Busy> {
+        self.inner
+            .send(|answer| Command::Release(hold, reason, answer))
+    }
+
+    /// Records an administrative act.
+    pub fn act(&self, act: Act) -> Result<Ticket<Result<Recorded, Rejection>>, Busy> {
+        self.inner.send(|answer| Command::Act(act, answer))
+    }
+
+    /// Lets the writer look for room again: it does so with each batch, and holds make none
+    /// while there is no room.
+    fn poke(&self) {
+        let queued = &self.inner.shared.queued;
+        queued.fetch_add(1, Ordering::Relaxed);
+        if self.inner.commands.try_send(Command::Look).is_err() {
+            queued.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The latest document of a subject.
+    pub fn document(&self, subject: &str) -> Option<Document> {
+        let view = self.inner.shared.fresh_view();
+        view.state
+            .subject(subject)
+            .and_then(|found| document(subject, found))
+    }
+
+    /// The latest documents of all subjects that begin with `prefix`, in their order.
+    pub fn documents(&self, prefix: &str) -> Vec<Document> {
+        let view = self.inner.shared.fresh_view();
+        view.state
+            .subjects(prefix)
+            .filter_map(|(name, found)| document(name, found))
+            .collect()
+    }
+
+    /// All open holds, oldest first.
+    pub fn open_holds(&self) -> Vec<Arc<Hold>> {
+        self.inner.shared.fresh_view().state.open_holds()
+    }
+
+    /// A tenant's quotas and how they stand; `None` for an unknown tenant.
+    pub fn quotas(&self, tenant: &str) -> Option<Vec<QuotaState>> {
+        let now = self.inner.shared.clock.now_us();
+        let view = self.inner.shared.fresh_view();
+        let at = now.max(view.state.at);
+        view.state
+            .tenant(tenant)
+            .map(|tenant| quota_states(tenant, at))
+    }
+
+    /// All rate cards with the entries that recorded them, oldest entry first.
+    pub fn rate_cards(&self) -> Vec<(u64, Arc<RateCard>)> {
+        let view = self.inner.shared.fresh_view();
+        let cards = view.state.cards().iter();
+        cards
+            .map(|card| (card.seq, Arc::clone(&card.card)))
+            .collect()
+    }
+
+    /// Usage per window and group.
+    pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
+        usage::usage(&self.inner.shared, query)
+    }
+
+    /// Entries in the order of their numbers.
+    pub fn entries(&self, query: &EntryQuery) -> Result<EntryPage, QueryError> {
+        entries::entries(&self.inner.shared, query)
+    }
+
+    /// The settlement of an execution.
+    pub fn settlement_of(&self, execution: Id) -> Result<Option<Entry>, QueryError> {
+        entries::settlement_of(&self.inner.shared, &execution)
+    }
+
+    /// Refusals since the ledger was opened; of one tenant, or of all.
+    pub fn denials(&self, tenant: Option<&str>) -> Denials {
+        self.inner.shared.denied().list(tenant)
+    }
+
+    /// Size and root of the durable entries.
+    pub fn head(&self) -> Head {
+        let view = self.inner.shared.fresh_view();
+        Head {
+            size: view.frontier.size(),
+            root: view.frontier.root(),
+            lsn: view.state.lsn,
+        }
+    }
+
+    /// How the ledger is.
+    pub fn health(&self) -> Health {
+        let shared = &self.inner.shared;
+        let committed = *shared.committed();
+        let view = shared.view();
+        Health {
+            writable: shared.writable.load(Ordering::Acquire),
+            room: shared.room.load(Ordering::Acquire),
+            queue_depth: shared.queued.load(Ordering::Relaxed),
+            durable_lsn: shared.durable(),
+            absorbed_lsn: view.state.lsn,
+            view_lsn: committed.view_lsn,
+            checkpoint_lsn: committed.checkpoint_lsn,
+            view: view.rows_fault.is_none() && !committed.failed,
+            open_holds: u64::try_from(view.state.holds_len()).unwrap_or(u64::MAX),
+            journal_bytes: shared.journal_bytes.load(Ordering::Relaxed),
+            view_bytes: view.rows.store().bytes(),
+        }
+    }
+
+    /// Answers what is queued, then writes checkpoint and view, and ends the threads. Commands
+    /// after it are refused, also through other clones.
+    pub fn close(self) -> Result<(), Error> {
+        self.inner.end(Stop::Orderly)
+    }
+}
+
+impl Inner {
+    fn send<T>(
+        &self,
+        command: impl FnOnce(Answer<Result<T, Rejection>>) -> Command,
+    ) -> Result<Ticket<Result<T, Rejection>>, Busy> {
+        let writable = self.shared.writable.load(Ordering::Acquire);
+        if !writable || self.closed.load(Ordering::Acquire) {
+            return Err(Busy::NotWritable);
+        }
+        let (ticket, answer) = ticket();
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        self.commands.try_send(command(answer)).map_err(|error| {
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                TrySendError::Full(_) => Busy::QueueFull,
+                TrySendError::Disconnected(_) => Busy::NotWritable,
+            }
+        })?;
+        Ok(ticket)
+    }
+
+    fn end(&self, stop: Stop) -> Result<(), Error> {
+        self.closed.store(true, Ordering::Release);
+        let threads = self
+            .threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(Threads {
+            writer,
+            view,
+            commit,
+            lock,
+        }) = threads
+        else {
+            return Ok(());
+        };
+        // A writer that has ended already takes no message, and needs none.
+        let told = self.commands.send(Command::Close);
+        tracing::debug!(running = told.is_ok(), "closing the ledger");
+        join("writer", writer)?;
+        join("view", view)?;
+        self.shared
+            .set_committed(|committed| committed.stop = Some(stop));
+        join("commit", commit)?;
+        drop(lock);
+        let failed = self.shared.committed().failed;
+        if failed {
+            Err(Error::Thread { thread: "commit" })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.end(Stop::Abandon) {
+            tracing::error!(%error, "the ledger did not end well");
+        }
+    }
+}
+
+fn start(
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
+    let spawned = thread::Builder::new()
+        .name(format!("ledger-{name}"))
+        .spawn(work);
+    spawned.map_err(|_source| Error::Thread { thread: name })
+}
+
+fn join(thread: &'static str, handle: JoinHandle<()>) -> Result<(), Error> {
+    handle.join().map_err(|_panic| Error::Thread { thread })
+}
+
+fn document(subject: &str, found: &Subject) -> Option<Document> {
+    let bytes = found.document.as_ref()?;
+    Some(Document {
+        subject: subject.to_owned(),
+        seq: found.seq,
+        at: found.at,
+        bytes: Arc::clone(bytes),
+    })
+}
+
+fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
+    let state = |rule: &crate::state::Rule| {
+        let quota = rule.quota.clone();
+        let (posted, held, window) = tenant.standing(rule, at);
+        let limit = quota.limit.saturating_add(quota.overdraft);
+        let free = limit.saturating_sub(posted.saturating_add(held));
+        let resets_at = (window.end != i64::MAX).then_some(window.end);
+        QuotaState {
+            quota,
+            posted,
+            held,
+            free,
+            resets_at,
+        }
+    };
+    tenant.rules.iter().map(state).collect()
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

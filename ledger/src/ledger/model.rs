@@ -1,0 +1,457 @@
+//! The ledger against a naive model: random commands, reopens and clock steps; then every read is
+//! compared with a scan over everything that ever happened.
+
+mod compare;
+mod naive;
+mod op;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use tempfile::TempDir;
+
+use self::naive::{DAY, DECEMBER, get, in_scope, price, start};
+use self::op::{Op, op};
+use crate::testing::*;
+use crate::*;
+
+const TENANTS: [&str; 3] = ["acme", "beta", "gamma"];
+
+/// A hold that was opened, and what became of it.
+#[derive(Clone, Debug)]
+struct Run {
+    number: u64,
+    request: HoldRequest,
+    held: Held,
+    end: Option<Option<(Quantities, Quantities, i128)>>,
+    /// The entry that settled it.
+    entry: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Settings {
+    concurrency: u32,
+    quotas: Vec<Quota>,
+    suspended: bool,
+    /// After which entry minutes and hours are counted.
+    since: BTreeMap<Window, u64>,
+}
+
+struct Model {
+    dir: TempDir,
+    clock: Arc<HandClock>,
+    ledger: Option<Ledger>,
+    runs: Vec<Run>,
+    settings: Vec<Settings>,
+    documents: BTreeMap<String, Vec<u8>>,
+    entries: u64,
+    next: u64,
+}
+
+impl Model {
+    fn new() -> Self {
+        let (dir, clock) = (
+            tempfile::tempdir().unwrap(),
+            HandClock::at(DECEMBER - DAY / 2),
+        );
+        let mut model = Self {
+            dir,
+            clock,
+            ledger: None,
+            runs: Vec::new(),
+            settings: vec![
+                Settings {
+                    concurrency: 4,
+                    ..Settings::default()
+                };
+                TENANTS.len()
+            ],
+            documents: BTreeMap::new(),
+            entries: 0,
+            next: 1,
+        };
+        model.open();
+        model.act(card_act());
+        TENANTS
+            .iter()
+            .for_each(|name| model.act(tenant(name, 4, Vec::new())));
+        model
+    }
+
+    fn open(&mut self) {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        self.ledger = Some(Ledger::open(options(self.dir.path()), clock).unwrap());
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.ledger.as_ref().unwrap()
+    }
+
+    fn act(&mut self, act: Act) {
+        self.entries += 1;
+        assert_eq!(self.ledger().now_act(act).unwrap().entry, self.entries);
+    }
+
+    fn open_runs(&self) -> Vec<usize> {
+        (0..self.runs.len())
+            .filter(|place| self.runs[*place].end.is_none())
+            .collect()
+    }
+
+    fn pick(&self, which: &Index) -> Option<usize> {
+        let open = self.open_runs();
+        (!open.is_empty()).then(|| *which.get(&open))
+    }
+
+    /// Posted and held of a quota in the window around `at`.
+    fn stands(&self, tenant: &str, quota: &Quota, at: Micros) -> (u128, u128) {
+        let current = start(quota.window, at);
+        let place = TENANTS.iter().position(|name| *name == tenant).unwrap();
+        let since = self.settings[place]
+            .since
+            .get(&quota.window)
+            .copied()
+            .unwrap_or(0);
+        let (mut posted, mut held) = (0, 0);
+        for run in &self.runs {
+            let mine = run.request.tenant == tenant && in_scope(&quota.scope, &run.request);
+            if !mine || start(quota.window, run.held.opened_at) != current {
+                continue;
+            }
+            match &run.end {
+                None => held += get(&run.held.quantities, run.held.amount.0, quota.meter),
+                Some(Some((used, _, cost))) if run.entry > since => {
+                    posted += get(used, *cost, quota.meter);
+                }
+                Some(_) => {}
+            }
+        }
+        (posted, held)
+    }
+
+    fn fits(
+        &self,
+        request: &HoldRequest,
+        ceiling: &Ceiling,
+        at: Micros,
+        settings: &Settings,
+    ) -> bool {
+        let Some(worst) = ceiling.quantities() else {
+            return false;
+        };
+        settings
+            .quotas
+            .iter()
+            .filter(|quota| in_scope(&quota.scope, request))
+            .all(|quota| {
+                let (posted, held) = self.stands(&request.tenant, quota, at);
+                posted + held + get(&worst, price(&worst, true), quota.meter) <= quota.limit
+            })
+    }
+
+    fn hold(&mut self, op: &Op) {
+        let Some(request) = self.request(op) else {
+            return;
+        };
+        let answer = self.ledger().now_hold(request.clone());
+        // Ledger time runs a little ahead of a clock that stands still.
+        let at = match &answer {
+            Ok(held) => held.opened_at,
+            Err(_) => self.clock.get(),
+        };
+        match answer {
+            Ok(held) => {
+                self.must_open(&request, &held);
+                self.runs.push(Run {
+                    number: self.next - 1,
+                    request,
+                    held,
+                    end: None,
+                    entry: 0,
+                });
+            }
+            Err(rejection) => self.must_refuse(&request, &rejection, at),
+        }
+    }
+
+    fn request(&mut self, op: &Op) -> Option<HoldRequest> {
+        let Op::Hold {
+            tenant,
+            project,
+            function,
+            key,
+            cpu_ms,
+            retry,
+            reduce,
+        } = op
+        else {
+            return None;
+        };
+        let idempotency = |retry: &u8| Idempotency {
+            key: [*retry / 2; 32],
+            fingerprint: [*retry; 32],
+        };
+        let mut request = hold(self.next, TENANTS[*tenant]);
+        self.next += 1;
+        request.project = format!("p{project}");
+        request.function = function.map(|function| format!("f{function}"));
+        request.key = format!("k{key}");
+        request.ceiling.cpu_ms = *cpu_ms;
+        request.ceiling.wall_ms = cpu_ms * 2;
+        request.idempotency = retry.as_ref().map(idempotency);
+        if *reduce {
+            request.on_low = OnLow::Reduce {
+                min_cpu_ms: cpu_ms.div_ceil(4),
+                min_wall_ms: 1,
+            };
+        }
+        Some(request)
+    }
+
+    fn settings_of(&self, request: &HoldRequest) -> &Settings {
+        let place = TENANTS.iter().position(|name| *name == request.tenant);
+        &self.settings[place.unwrap()]
+    }
+
+    /// The run that the request's retry key opened within the last day.
+    fn known(&self, request: &HoldRequest, at: Micros) -> Option<&Run> {
+        let key = request.idempotency?.key;
+        let same = |run: &&Run| {
+            run.request.tenant == request.tenant
+                && at < run.held.opened_at + DAY
+                && run
+                    .request
+                    .idempotency
+                    .is_some_and(|known| known.key == key)
+        };
+        self.runs.iter().rev().find(same)
+    }
+
+    fn open_of(&self, tenant: &str) -> usize {
+        let open = self.open_runs().into_iter();
+        open.filter(|place| self.runs[*place].request.tenant == tenant)
+            .count()
+    }
+
+    fn must_refuse(&self, request: &HoldRequest, rejection: &Rejection, at: Micros) {
+        let (settings, known) = (self.settings_of(request), self.known(request, at));
+        let fits = |ceiling: &Ceiling| self.fits(request, ceiling, at, settings);
+        match rejection {
+            Rejection::Replay { execution } | Rejection::IdempotencyMismatch { execution } => {
+                let known = known.unwrap();
+                assert_eq!(known.request.execution, *execution);
+                let same = known.request.idempotency == request.idempotency;
+                assert_eq!(same, matches!(rejection, Rejection::Replay { .. }));
+            }
+            Rejection::Suspended { .. } => assert!(settings.suspended && known.is_none()),
+            Rejection::Quota(violations) => {
+                assert!(!fits(&request.ceiling) && known.is_none() && !violations.is_empty());
+                if let OnLow::Reduce { min_cpu_ms, .. } = request.on_low {
+                    let (cpu_ms, wall_ms) = (min_cpu_ms, min_cpu_ms * 2);
+                    assert!(!fits(&Ceiling {
+                        cpu_ms,
+                        wall_ms,
+                        ..request.ceiling
+                    }));
+                }
+            }
+            Rejection::Concurrency { cap, open } => {
+                let counted = u32::try_from(self.open_of(&request.tenant)).unwrap();
+                assert_eq!((*cap, *open), (settings.concurrency, counted));
+                assert!(open >= cap && known.is_none());
+            }
+            other => panic!("refused by {other:?}"),
+        }
+    }
+
+    fn must_open(&self, request: &HoldRequest, held: &Held) {
+        let (settings, at) = (self.settings_of(request), held.opened_at);
+        let fits = |ceiling: &Ceiling| self.fits(request, ceiling, at, settings);
+        assert!(self.known(request, at).is_none() && !settings.suspended);
+        assert!(self.open_of(&request.tenant) < usize::try_from(settings.concurrency).unwrap());
+        assert!(fits(&held.granted));
+        let asked = fits(&request.ceiling);
+        assert_eq!(
+            held.granted == request.ceiling,
+            asked,
+            "reduced without need"
+        );
+        if !asked {
+            let (cpu_ms, wall_ms) = (held.granted.cpu_ms + 1, held.granted.wall_ms + 2);
+            let more = Ceiling {
+                cpu_ms,
+                wall_ms,
+                ..held.granted
+            };
+            assert!(
+                request.on_low != OnLow::Refuse && !fits(&more),
+                "reduced too far"
+            );
+        }
+        assert_eq!(Some(held.quantities), held.granted.quantities());
+        assert_eq!(held.amount.0, price(&held.quantities, true));
+    }
+
+    fn settle(&mut self, place: usize, cpu_us: u64) {
+        let (number, held) = (self.runs[place].number, self.runs[place].held.quantities);
+        let settlement = settlement(number, cpu_us);
+        let measured = settlement.measured;
+        let receipt = self.ledger().now_settle(settlement).unwrap();
+        self.entries += 1;
+        assert_eq!(receipt.entry, self.entries);
+        for meter in Meter::MEASURED {
+            let (used, most) = (measured.get(meter), held.get(meter));
+            assert_eq!(receipt.posted.get(meter), used.min(most));
+            assert_eq!(receipt.overrun.get(meter), used.saturating_sub(most));
+        }
+        let cost = receipt.charge.total.0;
+        assert_eq!(cost, price(&receipt.posted, false));
+        self.runs[place].end = Some(Some((receipt.posted, receipt.overrun, cost)));
+        self.runs[place].entry = receipt.entry;
+    }
+
+    fn settings(&mut self, op: &Op) {
+        let Op::Settings {
+            tenant: place,
+            concurrency,
+            quotas,
+            suspended,
+        } = op
+        else {
+            return;
+        };
+        let mut list: Vec<Quota> = Vec::new();
+        for (scope, meter, window, steps) in quotas {
+            let scope = match scope {
+                0 => Scope::Tenant,
+                1 => Scope::Project("p0".to_owned()),
+                2 => Scope::Function("f0".to_owned()),
+                _ => Scope::Key("k0".to_owned()),
+            };
+            let (meter, unit) = [
+                (Meter::Executions, 1),
+                (Meter::CpuUs, 700_000),
+                (Meter::MemoryByteMs, 2_000 << 20),
+                (Meter::Cost, 10_000_000),
+            ][usize::from(*meter)];
+            let window = Window::ALL[usize::from(*window)];
+            let quota = quota(scope, meter, window, u128::from(*steps) * unit);
+            if list.iter().all(|other| other.name() != quota.name()) {
+                list.push(quota);
+            }
+        }
+        let mut act = tenant(TENANTS[*place], *concurrency, list.clone());
+        if let Some(Effect::Tenant {
+            suspended: flag, ..
+        }) = &mut act.effect
+        {
+            *flag = *suspended;
+        }
+        let recorded = self.ledger().now_act(act).unwrap();
+        self.entries += 1;
+        assert_eq!(recorded.entry, self.entries);
+        let since = self.since(*place, &list, recorded);
+        self.settings[*place] = Settings {
+            concurrency: *concurrency,
+            quotas: list,
+            suspended: *suspended,
+            since,
+        };
+    }
+
+    /// Minutes and hours are counted from when a quota first asks for them, but for windows that
+    /// begin together with one that is counted.
+    fn since(&self, place: usize, quotas: &[Quota], act: Recorded) -> BTreeMap<Window, u64> {
+        let old = &self.settings[place].since;
+        let counted = [(Window::Day, 0), (Window::Month, 0)].into_iter();
+        let counted: Vec<(Window, u64)> = counted.chain(old.clone()).collect();
+        let mut since = BTreeMap::new();
+        for window in quotas.iter().map(|quota| quota.window) {
+            if !matches!(window, Window::Minute | Window::Hour) {
+                continue;
+            }
+            let twin = |other: &&(Window, u64)| start(other.0, act.at) == start(window, act.at);
+            let continued = old.get(&window).copied();
+            let twin = counted.iter().find(twin).map(|twin| twin.1);
+            since.insert(window, continued.or(twin).unwrap_or(act.entry));
+        }
+        since
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Hold { .. } => self.hold(op),
+            Op::Settle { which, cpu_us } => {
+                if let Some(place) = self.pick(which) {
+                    self.settle(place, *cpu_us);
+                }
+            }
+            Op::Release { which } => {
+                if let Some(place) = self.pick(which) {
+                    self.ledger()
+                        .now_release(id(self.runs[place].number))
+                        .unwrap();
+                    self.runs[place].end = Some(None);
+                }
+            }
+            Op::Settings { .. } => self.settings(op),
+            Op::Document { subject, bytes } => {
+                let subject = format!("doc/{subject}");
+                self.act(Act {
+                    document: Some(bytes.clone()),
+                    ..act(&subject)
+                });
+                self.documents.insert(subject, bytes.clone());
+            }
+            Op::Sleep { us } => self.clock.set(self.clock.get() + us),
+            Op::Reopen { orderly } => {
+                let ledger = self.ledger.take().unwrap();
+                if *orderly {
+                    ledger.close().unwrap();
+                } else {
+                    drop(ledger);
+                }
+                self.open();
+            }
+        }
+    }
+}
+
+fn cases() -> ProptestConfig {
+    ProptestConfig {
+        cases: if full() { 400 } else { 12 },
+        max_shrink_iters: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn the_ledger_does_what_the_model_does(
+        ops in proptest::collection::vec(op(), 1..150),
+        filters in proptest::collection::vec(
+            (proptest::option::of(0..3_usize), proptest::option::of(0..3_u8), 0..3_u8), 3),
+    ) {
+        let mut model = Model::new();
+        for op in &ops {
+            model.apply(op);
+        }
+        model.compare(&filters);
+        model.apply(&Op::Reopen { orderly: false });
+        model.compare(&filters);
+        let (head, open) = (model.ledger().head(), model.open_runs().len());
+        model.ledger.take().unwrap().close().unwrap();
+        let verified = verify(model.dir.path(), &mut |_| {}).unwrap();
+        prop_assert_eq!((verified.entries, verified.root), (head.size, head.root));
+        let open = u64::try_from(open).unwrap();
+        prop_assert_eq!((verified.holds_open, verified.commands), (open, head.lsn));
+        rebuild(model.dir.path(), &mut |_| {}).unwrap();
+        model.open();
+        model.compare(&filters);
+    }
+}

@@ -1,0 +1,75 @@
+//! The commands of the model test, at random.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::naive::{DAY, HOUR, MINUTE};
+
+/// What may happen to a ledger.
+#[derive(Clone, Debug)]
+pub(super) enum Op {
+    Hold {
+        tenant: usize,
+        project: u8,
+        function: Option<u8>,
+        key: u8,
+        cpu_ms: u64,
+        retry: Option<u8>,
+        reduce: bool,
+    },
+    Settle {
+        which: Index,
+        cpu_us: u64,
+    },
+    Release {
+        which: Index,
+    },
+    Settings {
+        tenant: usize,
+        concurrency: u32,
+        quotas: Vec<(u8, u8, u8, u64)>,
+        suspended: bool,
+    },
+    Document {
+        subject: u8,
+        bytes: Vec<u8>,
+    },
+    Sleep {
+        us: i64,
+    },
+    Reopen {
+        orderly: bool,
+    },
+}
+
+/// Any of it, holds and settlements most often.
+pub(super) fn op() -> impl Strategy<Value = Op> {
+    let hold = (
+        0..3_usize,
+        0..3_u8,
+        proptest::option::of(0..2_u8),
+        0..2_u8,
+        1..2_000_u64,
+        proptest::option::weighted(0.3, 0..6_u8),
+        any::<bool>(),
+    );
+    let quota = (0..4_u8, 0..4_u8, 0..5_u8, 0..6_u64);
+    let quotas = proptest::collection::vec(quota, 0..4);
+    prop_oneof![
+        8 => hold.prop_map(|(tenant, project, function, key, cpu_ms, retry, reduce)| {
+            Op::Hold { tenant, project, function, key, cpu_ms, retry, reduce }
+        }),
+        6 => (any::<Index>(), 0..3_000_000_u64)
+            .prop_map(|(which, cpu_us)| Op::Settle { which, cpu_us }),
+        1 => any::<Index>().prop_map(|which| Op::Release { which }),
+        1 => (0..3_usize, 0..6_u32, quotas, proptest::bool::weighted(0.1)).prop_map(
+            |(tenant, concurrency, quotas, suspended)| {
+                Op::Settings { tenant, concurrency, quotas, suspended }
+            }
+        ),
+        1 => (0..3_u8, proptest::collection::vec(any::<u8>(), 0..4))
+            .prop_map(|(subject, bytes)| Op::Document { subject, bytes }),
+        2 => prop_oneof![0..MINUTE, 0..HOUR, 0..DAY].prop_map(|us| Op::Sleep { us }),
+        1 => any::<bool>().prop_map(|orderly| Op::Reopen { orderly }),
+    ]
+}

@@ -1,0 +1,66 @@
+//! The ledger of Farebox: who used and owes what.
+//!
+//! One writer thread decides from memory, writes each batch as one checksummed frame to a journal,
+//! syncs it and only then answers. Everything else (checkpoint, sidecar indexes, the view's
+//! database) is made from the journal and can be made again. Nothing here reads a clock, the
+//! environment or a float.
+#![forbid(unsafe_code)]
+
+mod absorb;
+mod calendar;
+mod clock;
+mod codec;
+mod command;
+mod commit;
+mod decide;
+mod denials;
+mod entries;
+mod entry;
+mod error;
+mod file;
+mod hash;
+mod id;
+mod index;
+mod journal;
+mod ledger;
+mod merkle;
+mod money;
+mod options;
+mod quantity;
+mod query;
+mod quota;
+mod rate;
+mod record;
+mod recover;
+mod rejection;
+mod shared;
+mod state;
+#[cfg(test)]
+mod testing;
+mod ticket;
+mod usage;
+mod verify;
+mod view;
+mod walk;
+mod writer;
+
+pub use clock::{Clock, Micros};
+pub use command::{
+    Act, Effect, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settlement,
+};
+pub use entry::{Acted, Body, Entry, EntryKind, Hold, Settled};
+pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};
+pub use id::Id;
+pub use ledger::Ledger;
+pub use money::{Money, MoneyError};
+pub use options::Options;
+pub use quantity::{Ceiling, Meter, OnLow, Quantities};
+pub use query::{
+    AsOf, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery, GroupBy, Head,
+    Health, UsageItem, UsageQuery, UsageReport,
+};
+pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
+pub use rate::{Charge, ChargeLine, Model, Price, RateCard, RateCardError};
+pub use rejection::Rejection;
+pub use ticket::Ticket;
+pub use verify::{Progress, Rebuilt, Verified, rebuild, verify};

@@ -1,0 +1,164 @@
+//! Quotas: what may be used, by whom, in which window; and how a hold runs into one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Micros;
+use crate::quantity::Meter;
+
+/// Whose use is counted, within one tenant.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Scope {
+    /// The whole tenant.
+    Tenant,
+    /// One project.
+    Project(String),
+    /// One function.
+    Function(String),
+    /// One key (a token's `jti`).
+    Key(String),
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant => f.write_str("tenant"),
+            Self::Project(name) => write!(f, "project:{name}"),
+            Self::Function(name) => write!(f, "function:{name}"),
+            Self::Key(name) => write!(f, "key:{name}"),
+        }
+    }
+}
+
+/// The stretch of calendar time over which use is summed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    /// A clock minute.
+    Minute,
+    /// A clock hour.
+    Hour,
+    /// A calendar day.
+    Day,
+    /// A calendar month.
+    Month,
+    /// Everything, for ever.
+    Lifetime,
+}
+
+impl Window {
+    /// All windows, shortest first.
+    pub const ALL: [Self; 5] = [
+        Self::Minute,
+        Self::Hour,
+        Self::Day,
+        Self::Month,
+        Self::Lifetime,
+    ];
+
+    /// The name in JSON and configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+            Self::Lifetime => "lifetime",
+        }
+    }
+}
+
+/// Whether a quota refuses or only tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Holds that do not fit are refused.
+    Hard,
+    /// Nothing is refused; the state shows what is over.
+    Soft,
+}
+
+/// A cap on one meter in one scope per window. At most one per scope, meter, window and zone.
+///
+/// A new quota counts what its window has seen already, if it is per day or month in UTC or per
+/// lifetime. Minutes, hours and other zones are counted from when a quota of the tenant first names
+/// them: the first window may then let more pass than the limit, never less.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Quota {
+    /// Whose use counts.
+    pub scope: Scope,
+    /// What counts.
+    pub meter: Meter,
+    /// Over which time.
+    pub window: Window,
+    /// IANA name of the zone whose calendar cuts the windows, such as `UTC`.
+    pub timezone: String,
+    /// The most that may be posted and held together, in the meter's unit.
+    pub limit: u128,
+    /// Whether it refuses.
+    pub mode: Mode,
+    /// What may be used past the limit before a hard quota refuses.
+    pub overdraft: u128,
+}
+
+impl Quota {
+    /// The name that refusals and reports carry, such as `project:web/cpu_us/month`.
+    pub fn name(&self) -> String {
+        let name = format!("{}/{}/{}", self.scope, self.meter, self.window.name());
+        if self.timezone == "UTC" {
+            name
+        } else {
+            format!("{name}@{}", self.timezone)
+        }
+    }
+}
+
+/// What stands in the way of a hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Cause {
+    /// What was used already: only the next window or a higher limit helps.
+    Posted,
+    /// Only open holds: trying again soon may succeed.
+    Held,
+}
+
+/// One hard quota that a hold would have passed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The quota's name.
+    pub quota: String,
+    /// Whose use counts.
+    pub scope: Scope,
+    /// What counts.
+    pub meter: Meter,
+    /// Over which time.
+    pub window: Window,
+    /// Limit and overdraft together.
+    pub limit: u128,
+    /// Used in the window.
+    pub posted: u128,
+    /// Held in the window.
+    pub held: u128,
+    /// What the refused hold needed.
+    pub requested: u128,
+    /// When the window ends; `None` for a lifetime.
+    pub resets_at: Option<Micros>,
+    /// What stands in the way.
+    pub cause: Cause,
+}
+
+/// A quota and how it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuotaState {
+    /// The quota.
+    pub quota: Quota,
+    /// Used in the current window.
+    pub posted: u128,
+    /// Held in the current window.
+    pub held: u128,
+    /// What a hold may still take; zero when it is over.
+    pub free: u128,
+    /// When the window ends; `None` for a lifetime.
+    pub resets_at: Option<Micros>,
+}

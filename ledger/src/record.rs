@@ -1,0 +1,131 @@
+//! What the journal stores: one record a command, as bytes behind a version.
+//!
+//! A record is `kind u8 | version u8 | postcard`. An entry's stored bytes, from the version on, are
+//! what the Merkle tree hashes; they are never encoded again.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Micros;
+use crate::codec;
+use crate::entry::{Entry, Hold};
+use crate::id::Id;
+
+/// The version of every record written now. A change of a stored type is a new version, read
+/// beside the old ones.
+const VERSION: u8 = 1;
+
+const KIND_HOLD: u8 = 1;
+const KIND_RELEASE: u8 = 2;
+const KIND_ENTRY: u8 = 3;
+
+/// A hold that ended without a charge.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Release {
+    /// The hold.
+    pub(crate) hold: Id,
+    /// When.
+    pub(crate) at: Micros,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// The outcome of one command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Record {
+    /// A hold was opened.
+    Hold(Arc<Hold>),
+    /// A hold was released.
+    Release(Arc<Release>),
+    /// An entry was made.
+    Entry(Arc<Entry>),
+}
+
+impl Record {
+    /// When the command was decided.
+    pub(crate) fn at(&self) -> Micros {
+        match self {
+            Self::Hold(hold) => hold.opened_at,
+            Self::Release(release) => release.at,
+            Self::Entry(entry) => entry.at,
+        }
+    }
+
+    /// Appends the record's bytes.
+    pub(crate) fn encode(&self, mut into: Vec<u8>) -> Vec<u8> {
+        let kind = match self {
+            Self::Hold(_) => KIND_HOLD,
+            Self::Release(_) => KIND_RELEASE,
+            Self::Entry(_) => KIND_ENTRY,
+        };
+        into.extend_from_slice(&[kind, VERSION]);
+        match self {
+            Self::Hold(hold) => codec::append(&mut into, hold.as_ref()),
+            Self::Release(release) => codec::append(&mut into, release.as_ref()),
+            Self::Entry(entry) => codec::append(&mut into, entry.as_ref()),
+        }
+        into
+    }
+
+    /// Reads a record; the message says what is wrong with the bytes.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let [kind, version, body @ ..] = bytes else {
+            return Err("a record has no kind and version".to_owned());
+        };
+        if *version != VERSION {
+            return Err(format!(
+                "record version {version} is not known; this reads {VERSION}"
+            ));
+        }
+        match *kind {
+            KIND_HOLD => body_of(body).map(|hold| Self::Hold(Arc::new(hold))),
+            KIND_RELEASE => body_of(body).map(|release| Self::Release(Arc::new(release))),
+            KIND_ENTRY => body_of(body).map(|entry| Self::Entry(Arc::new(entry))),
+            other => Err(format!("record kind {other} is not known")),
+        }
+    }
+}
+
+/// The bytes of an entry's record that the Merkle tree hashes; `None` for other records.
+pub(crate) fn leaf(bytes: &[u8]) -> Option<&[u8]> {
+    match bytes {
+        [KIND_ENTRY, leaf @ ..] => Some(leaf),
+        _ => None,
+    }
+}
+
+fn body_of<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(format!("a record has {} bytes too many", rest.len())),
+        Err(error) => Err(format!("a record cannot be decoded: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_and_reject_what_is_not_theirs() {
+        let release = Release {
+            hold: Id([7; 16]),
+            at: -5,
+            reason: "start failed".to_owned(),
+        };
+        let record = Record::Release(Arc::new(release));
+        let bytes = record.encode(Vec::new());
+        assert_eq!(Record::decode(&bytes).unwrap(), record);
+        assert_eq!(leaf(&bytes), None);
+        for (place, value, says) in [(0, 9, "kind 9"), (1, 2, "version 2")] {
+            let mut bad = bytes.clone();
+            bad[place] = value;
+            assert!(Record::decode(&bad).unwrap_err().contains(says));
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(Record::decode(&longer).unwrap_err().contains("too many"));
+        assert!(Record::decode(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Record::decode(&[]).is_err());
+    }
+}

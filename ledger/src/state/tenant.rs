@@ -1,0 +1,358 @@
+//! One tenant as the writer knows it: settings, quotas, and the counters of its scopes.
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::scope::Counters;
+use crate::calendar::{self, Span};
+use crate::clock::Micros;
+use crate::entry::Hold;
+use crate::hash::Map;
+use crate::quota::{Quota, Scope, Window};
+
+/// A way to cut time into windows: a window length in a zone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(into = "StoredCalendar", try_from = "StoredCalendar")]
+pub(crate) struct Calendar {
+    zone_name: String,
+    zone: TimeZone,
+    window: Window,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredCalendar {
+    zone_name: String,
+    window: Window,
+}
+
+impl From<Calendar> for StoredCalendar {
+    fn from(calendar: Calendar) -> Self {
+        Self {
+            zone_name: calendar.zone_name,
+            window: calendar.window,
+        }
+    }
+}
+
+impl TryFrom<StoredCalendar> for Calendar {
+    type Error = String;
+
+    fn try_from(stored: StoredCalendar) -> Result<Self, String> {
+        Self::new(&stored.zone_name, stored.window)
+            .ok_or_else(|| format!("time zone `{}` is not known", stored.zone_name))
+    }
+}
+
+impl Calendar {
+    fn new(zone_name: &str, window: Window) -> Option<Self> {
+        let zone = calendar::zone(zone_name)?;
+        Some(Self {
+            zone_name: zone_name.to_owned(),
+            zone,
+            window,
+        })
+    }
+
+    fn is(&self, zone_name: &str, window: Window) -> bool {
+        self.window == window && self.zone_name == zone_name
+    }
+
+    fn span(&self, at: Micros) -> Span {
+        calendar::span(&self.zone, self.window, at).unwrap_or(Span::EVER)
+    }
+}
+
+/// A quota, and where its counters are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Rule {
+    /// The quota.
+    pub(crate) quota: Quota,
+    /// Index into the tenant's calendars; `None` for a lifetime.
+    calendar: Option<usize>,
+    /// Place of its scope's counters.
+    scope: u32,
+}
+
+/// The places of the counters of a run's scopes: tenant, project, function, key.
+pub(crate) type Places = [u32; 4];
+
+/// The place of the whole tenant's counters.
+const WHOLE: u32 = 0;
+/// The place of a scope that is not counted.
+const NOWHERE: u32 = u32::MAX;
+
+/// The scopes of a tenant that are counted, and where.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Names {
+    projects: Map<String, u32>,
+    functions: Map<String, u32>,
+    keys: Map<String, u32>,
+}
+
+/// One tenant's part of the state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Tenant {
+    /// Whether holds are refused.
+    pub(crate) suspended: bool,
+    /// How many holds may be open.
+    pub(crate) concurrency: u32,
+    /// How many are.
+    pub(crate) open: u32,
+    /// The quotas.
+    pub(crate) rules: Vec<Rule>,
+    calendars: Vec<Calendar>,
+    /// The window of each calendar at the last command; a cache, made again when time leaves it.
+    #[serde(skip)]
+    windows: Vec<Span>,
+    /// When the first of them ends.
+    #[serde(skip)]
+    windows_end: Micros,
+    names: Names,
+    /// The counters: the whole tenant's first, then each scope's where `names` says.
+    counters: Vec<Counters>,
+}
+
+/// The calendars that every tenant has, so that a new quota in UTC finds the use so far.
+///
+/// Minutes and hours are kept only where a quota asks for them: they begin so often that keeping
+/// them for every scope would cost more than all the rest. Their first window counts from the
+/// quota's beginning.
+const ALWAYS: [Window; 2] = [Window::Day, Window::Month];
+
+impl Tenant {
+    /// A tenant that nobody has used yet.
+    pub(crate) fn new() -> Self {
+        let calendars: Vec<Calendar> = ALWAYS
+            .iter()
+            .filter_map(|window| Calendar::new("UTC", *window))
+            .collect();
+        let windows = vec![Span { start: 0, end: 0 }; calendars.len()];
+        Self {
+            suspended: false,
+            concurrency: 0,
+            open: 0,
+            rules: Vec::new(),
+            calendars,
+            names: Names::default(),
+            counters: vec![Counters::new(&windows)],
+            windows,
+            windows_end: i64::MIN,
+        }
+    }
+
+    /// How many scopes beside the tenant itself are counted.
+    pub(crate) fn scopes(&self) -> u64 {
+        u64::try_from(self.counters.len() - 1).unwrap_or(u64::MAX)
+    }
+
+    /// Makes the windows around `at` the current ones.
+    fn advance(&mut self, at: Micros) {
+        if at < self.windows_end && self.windows.len() == self.calendars.len() {
+            return;
+        }
+        self.windows
+            .resize(self.calendars.len(), Span { start: 0, end: 0 });
+        for (window, calendar) in self.windows.iter_mut().zip(&self.calendars) {
+            if !window.contains(at) {
+                *window = calendar.span(at);
+            }
+        }
+        self.windows_end = self
+            .windows
+            .iter()
+            .map(|window| window.end)
+            .min()
+            .unwrap_or(i64::MAX);
+    }
+
+    /// The window of a rule around `at`.
+    fn window_of(&self, rule: &Rule, at: Micros) -> Span {
+        let Some(index) = rule.calendar else {
+            return Span::EVER;
+        };
+        let cached = self.windows.get(index).filter(|window| window.contains(at));
+        let calendar = self.calendars.get(index);
+        let fresh = || calendar.map_or(Span::EVER, |calendar| calendar.span(at));
+        cached.copied().unwrap_or_else(fresh)
+    }
+
+    /// What a rule's meter has posted and holds at `at`, and in which window.
+    pub(crate) fn standing(&self, rule: &Rule, at: Micros) -> (u128, u128, Span) {
+        let window = self.window_of(rule, at);
+        let meter = rule.quota.meter;
+        let counters = self.at(rule.scope);
+        let standing = counters.map(|counters| counters.of_meter(rule.calendar, &window, meter));
+        let (posted, held) = standing.unwrap_or_default();
+        (posted, held, window)
+    }
+
+    /// All that the tenant has posted and holds.
+    pub(crate) fn lifetime(&self) -> (super::Amounts, super::Amounts) {
+        self.at(WHOLE).map(Counters::lifetime).unwrap_or_default()
+    }
+
+    fn at(&self, place: u32) -> Option<&Counters> {
+        self.counters.get(usize::try_from(place).ok()?)
+    }
+
+    /// Where the scopes of a run are counted.
+    pub(crate) fn places(&self, project: &str, function: Option<&str>, key: &str) -> Places {
+        let place = |names: &Map<String, u32>, name: &str| names.get(name).copied();
+        let names = &self.names;
+        [
+            WHOLE,
+            place(&names.projects, project).unwrap_or(NOWHERE),
+            function
+                .and_then(|name| place(&names.functions, name))
+                .unwrap_or(NOWHERE),
+            place(&names.keys, key).unwrap_or(NOWHERE),
+        ]
+    }
+
+    /// The rules that concern a run with these places: a scope with a quota is always counted.
+    pub(crate) fn rules_at(&self, places: Places) -> impl Iterator<Item = &Rule> + Clone {
+        self.rules
+            .iter()
+            .filter(move |rule| places.contains(&rule.scope))
+    }
+
+    /// The places of a hold's scopes. Those that are not counted yet are from now on, but at most
+    /// `room` of them.
+    pub(crate) fn count_scopes(&mut self, hold: &Hold, at: Micros, room: u64) -> Places {
+        let places = self.places(&hold.project, hold.function.as_deref(), &hold.key);
+        let missing = places.contains(&NOWHERE);
+        if room == 0
+            || !missing
+            || (places[2] == NOWHERE
+                && hold.function.is_none()
+                && places[1] != NOWHERE
+                && places[3] != NOWHERE)
+        {
+            return places;
+        }
+        self.advance(at);
+        let most = self.scopes().saturating_add(room);
+        let scopes = [
+            Some(Scope::Project(hold.project.clone())),
+            hold.function.clone().map(Scope::Function),
+            Some(Scope::Key(hold.key.clone())),
+        ];
+        for scope in scopes.iter().flatten() {
+            if self.scopes() < most {
+                self.count(scope);
+            }
+        }
+        self.places(&hold.project, hold.function.as_deref(), &hold.key)
+    }
+
+    /// The place of a scope, which is counted from now on.
+    fn count(&mut self, scope: &Scope) -> u32 {
+        let (names, name) = match scope {
+            Scope::Tenant => return WHOLE,
+            Scope::Project(name) => (&mut self.names.projects, name),
+            Scope::Function(name) => (&mut self.names.functions, name),
+            Scope::Key(name) => (&mut self.names.keys, name),
+        };
+        if let Some(place) = names.get(name) {
+            return *place;
+        }
+        let place = u32::try_from(self.counters.len()).unwrap_or(NOWHERE);
+        names.insert(name.clone(), place);
+        self.counters.push(Counters::new(&self.windows));
+        place
+    }
+
+    /// Rolls and changes the counters at these places.
+    pub(crate) fn on_places(&mut self, places: Places, at: Micros, on: impl Fn(&mut Counters)) {
+        self.advance(at);
+        for place in places {
+            let place = usize::try_from(place).unwrap_or(usize::MAX);
+            if let Some(counters) = self.counters.get_mut(place) {
+                counters.roll(&self.windows, at, self.windows_end);
+                on(counters);
+            }
+        }
+    }
+
+    /// Takes over new quotas. `open` lists this tenant's open holds with their places. Says which
+    /// zone is not known.
+    pub(crate) fn set_quotas<'a>(
+        &mut self,
+        quotas: &[Quota],
+        at: Micros,
+        open: impl Iterator<Item = (&'a Hold, Places)> + Clone,
+    ) -> Result<(), String> {
+        let mut calendars: Vec<Calendar> = ALWAYS
+            .iter()
+            .filter_map(|window| Calendar::new("UTC", *window))
+            .collect();
+        let mut rules = Vec::with_capacity(quotas.len());
+        for quota in quotas {
+            let calendar = find(&mut calendars, quota)?;
+            rules.push(Rule {
+                quota: quota.clone(),
+                calendar,
+                scope: WHOLE,
+            });
+        }
+        let old = |new: &Calendar| {
+            self.calendars
+                .iter()
+                .position(|old| old.is(&new.zone_name, new.window))
+        };
+        let from: Vec<Option<usize>> = calendars.iter().map(old).collect();
+        self.advance(at);
+        for counters in &mut self.counters {
+            counters.roll(&self.windows, at, self.windows_end);
+        }
+        self.calendars = calendars;
+        self.windows.clear();
+        self.advance(at);
+        for (counters, place) in self.counters.iter_mut().zip(0..) {
+            let open = |start| held_before(open.clone(), place, start);
+            counters.recalendar(&from, &self.windows, open);
+        }
+        for rule in &mut rules {
+            rule.scope = self.count(&rule.quota.scope);
+        }
+        self.rules = rules;
+        Ok(())
+    }
+
+    /// Whether nothing at all is set aside.
+    pub(crate) fn idle(&self) -> bool {
+        self.open == 0 && self.counters.iter().all(Counters::idle)
+    }
+}
+
+/// The index of a quota's calendar, which is added if it is not there.
+fn find(calendars: &mut Vec<Calendar>, quota: &Quota) -> Result<Option<usize>, String> {
+    if quota.window == Window::Lifetime {
+        return Ok(None);
+    }
+    if let Some(index) = calendars
+        .iter()
+        .position(|c| c.is(&quota.timezone, quota.window))
+    {
+        return Ok(Some(index));
+    }
+    let calendar = Calendar::new(&quota.timezone, quota.window)
+        .ok_or_else(|| format!("`{}` is not a known time zone", quota.timezone))?;
+    calendars.push(calendar);
+    Ok(Some(calendars.len() - 1))
+}
+
+/// What a scope holds for holds opened before `start`.
+fn held_before<'a>(
+    open: impl Iterator<Item = (&'a Hold, Places)>,
+    place: u32,
+    start: Micros,
+) -> super::Amounts {
+    let mut sum = super::Amounts::default();
+    for (hold, places) in open {
+        if hold.opened_at < start && places.contains(&place) {
+            sum.add(&super::held(hold));
+        }
+    }
+    sum
+}

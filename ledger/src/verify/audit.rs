@@ -1,0 +1,212 @@
+//! What must hold of every record, given all before it.
+
+use std::collections::HashMap;
+
+use crate::decide;
+use crate::entry::{Body, Hold, Settled};
+use crate::error::{Error, Fault};
+use crate::journal::Position;
+use crate::merkle::Frontier;
+use crate::money::Rounding;
+use crate::quantity::Meter;
+use crate::record::Record;
+use crate::state::{Amounts, Bounds, State, held};
+use crate::verify::Verified;
+use crate::view::{Checkpoint, Durable, Item};
+
+/// Sums of one tenant, kept apart from the state's own.
+#[derive(Default)]
+struct Balance {
+    posted: Amounts,
+    held: Amounts,
+    open: u32,
+}
+
+/// An audit under way.
+pub(super) struct Audit {
+    state: State,
+    frontier: Frontier,
+    balances: HashMap<String, Balance>,
+    /// A checkpoint that is still to be passed.
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Audit {
+    pub(super) fn new(checkpoint: Option<Checkpoint>) -> Self {
+        Self {
+            state: State::default(),
+            frontier: Frontier::default(),
+            balances: HashMap::new(),
+            checkpoint: checkpoint.filter(|checkpoint| checkpoint.state.lsn > 0),
+        }
+    }
+
+    /// Entries so far.
+    pub(super) fn entries(&self) -> u64 {
+        self.state.seq
+    }
+
+    /// Checks a frame and takes it in.
+    pub(super) fn take(&mut self, durable: &Durable) -> Result<(), Error> {
+        for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
+            self.item(lsn, item).map_err(|what| {
+                let (segment, offset) = (durable.position.segment, item.offset.into());
+                let seq = match &item.record {
+                    Record::Entry(entry) => entry.seq,
+                    Record::Hold(_) | Record::Release(_) => self.state.seq + 1,
+                };
+                Error::Corrupt {
+                    fault: Fault {
+                        segment,
+                        offset,
+                        lsn,
+                        seq,
+                        what,
+                    },
+                }
+            })?;
+        }
+        self.pass_checkpoint(durable)
+    }
+
+    fn item(&mut self, lsn: u64, item: &Item) -> Result<(), String> {
+        match &item.record {
+            Record::Hold(hold) => self.hold(hold)?,
+            Record::Release(release) => {
+                if let Some(hold) = self.state.hold(&release.hold).cloned() {
+                    self.end(&hold, &Amounts::default());
+                }
+            }
+            Record::Entry(entry) => {
+                if let Body::Settled(settled) = &entry.body {
+                    self.settled(settled)?;
+                }
+            }
+        }
+        self.state.apply(lsn, &item.record, &Bounds::audit())?;
+        if let Some(leaf) = item.leaf {
+            self.frontier.push(leaf);
+        }
+        Ok(())
+    }
+
+    /// A hold must have been allowed: priced by the card in force, within every hard quota and the
+    /// cap.
+    fn hold(&mut self, hold: &Hold) -> Result<(), String> {
+        let state = &self.state;
+        let tenant = state.tenant(&hold.tenant);
+        let tenant = tenant.ok_or_else(|| format!("tenant `{}` is not known", hold.tenant))?;
+        if hold.granted.quantities() != Some(hold.quantities) {
+            return Err("the hold is not the worst case of its limits".to_owned());
+        }
+        let card = state
+            .card_at(hold.opened_at)
+            .filter(|card| card.seq == hold.rate_card);
+        let card = card.ok_or("the hold is not priced by the card in force")?;
+        if card.card.worst_case(&hold.quantities) != Some(hold.amount) {
+            return Err("the hold's amount is not what its card says".to_owned());
+        }
+        if tenant.suspended || tenant.open >= tenant.concurrency {
+            return Err(
+                "the hold passes its tenant's concurrency, or the tenant is suspended".into(),
+            );
+        }
+        let need = held(hold);
+        let places = tenant.places(&hold.project, hold.function.as_deref(), &hold.key);
+        for rule in tenant.rules_at(places) {
+            if let Some(violation) = decide::violation(tenant, rule, &need, hold.opened_at) {
+                return Err(format!("the hold passes quota `{}`", violation.quota));
+            }
+        }
+        let balance = self.balances.entry(hold.tenant.clone()).or_default();
+        balance.held.add(&need);
+        balance.open += 1;
+        Ok(())
+    }
+
+    /// A settlement must post the lesser of measured and held, at its hold's price.
+    fn settled(&mut self, settled: &Settled) -> Result<(), String> {
+        for meter in Meter::MEASURED {
+            let held = settled.hold.quantities.get(meter);
+            let (posted, overrun) = (settled.posted.get(meter), settled.overrun.get(meter));
+            if posted > held || (overrun > 0 && posted != held) {
+                return Err(format!("{meter} is not the lesser of measured and held"));
+            }
+        }
+        let card = self
+            .state
+            .card(settled.hold.rate_card)
+            .ok_or("its rate card is not known")?;
+        let charge = card.card.charge(&settled.posted, Rounding::HalfEven);
+        if charge.as_ref() != Some(&settled.charge) || settled.charge.total > settled.hold.amount {
+            return Err("the charge is not what the rate card says".to_owned());
+        }
+        let posted = Amounts {
+            quantities: settled.posted,
+            cost: settled.charge.total.units(),
+        };
+        self.end(&settled.hold, &posted);
+        Ok(())
+    }
+
+    fn end(&mut self, hold: &Hold, posted: &Amounts) {
+        if let Some(balance) = self.balances.get_mut(&hold.tenant) {
+            balance.held.subtract(&held(hold));
+            balance.posted.add(posted);
+            balance.open = balance.open.saturating_sub(1);
+        }
+    }
+
+    /// The checkpoint beside the journal must have the same tree.
+    fn pass_checkpoint(&mut self, durable: &Durable) -> Result<(), Error> {
+        let lsn = self.state.lsn;
+        let Some(checkpoint) = self
+            .checkpoint
+            .take_if(|checkpoint| checkpoint.state.lsn <= lsn)
+        else {
+            return Ok(());
+        };
+        if checkpoint.state.lsn == lsn && checkpoint.frontier == self.frontier {
+            return Ok(());
+        }
+        Err(self.fault(
+            durable.position,
+            "the checkpoint's tree is not the journal's",
+        ))
+    }
+
+    fn fault(&self, position: Position, what: &str) -> Error {
+        let fault = Fault {
+            segment: position.segment,
+            offset: position.offset,
+            lsn: self.state.lsn,
+            seq: self.state.seq,
+            what: what.to_owned(),
+        };
+        Error::Corrupt { fault }
+    }
+
+    /// The last checks, at the end of the journal.
+    pub(super) fn finish(self, end: Position) -> Result<Verified, Error> {
+        if self.checkpoint.is_some() {
+            return Err(self.fault(end, "the journal ends before the checkpoint"));
+        }
+        let balanced = self.balances.iter().all(|(name, balance)| {
+            let kept = self
+                .state
+                .tenant(name)
+                .map(|tenant| (tenant.lifetime(), tenant.open));
+            kept == Some(((balance.posted, balance.held), balance.open))
+        });
+        if !balanced || (self.state.holds_len() == 0 && !self.state.idle()) {
+            return Err(self.fault(end, "balances are not the sums of the records"));
+        }
+        Ok(Verified {
+            commands: self.state.lsn,
+            entries: self.state.seq,
+            root: self.frontier.root(),
+            holds_open: u64::try_from(self.state.holds_len()).unwrap_or(u64::MAX),
+            torn_bytes: 0,
+        })
+    }
+}

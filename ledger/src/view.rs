@@ -1,0 +1,236 @@
+//! What reads are answered from: a replica of the state, warm rows, the index of the current
+//! segment and the Merkle tree, all up to the same command.
+//!
+//! It takes in batches only once they are durable.
+
+pub(crate) mod row;
+pub(crate) mod rows;
+pub(crate) mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use self::rows::{Frozen, Rows};
+use crate::entry::Body;
+use crate::index::{Index, Sealed};
+use crate::journal::Position;
+use crate::merkle::{Frontier, Hash};
+use crate::query::AsOf;
+use crate::record::Record;
+use crate::state::{Bounds, State};
+
+/// The magic of the checkpoint file.
+pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP01";
+
+/// The checkpoint file.
+pub(crate) fn checkpoint_path(dir: &Path) -> PathBuf {
+    dir.join("checkpoint")
+}
+
+/// Everything needed to go on deciding, up to a command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    /// The ledger that it belongs to.
+    pub(crate) ledger: u64,
+    /// The place behind the last frame included.
+    pub(crate) position: Position,
+    /// The tree.
+    pub(crate) frontier: Frontier,
+    /// The state.
+    pub(crate) state: State,
+}
+
+/// A checkpoint that is only read.
+#[derive(Serialize)]
+struct CheckpointRef<'a> {
+    ledger: u64,
+    position: Position,
+    frontier: &'a Frontier,
+    state: &'a State,
+}
+
+/// The head mark of the database: what its rows include.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// The ledger that it belongs to.
+    pub(crate) ledger: u64,
+    /// The last command included.
+    pub(crate) lsn: u64,
+    /// The place behind its frame.
+    pub(crate) position: Position,
+}
+
+/// One record of a durable batch.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// The record.
+    pub(crate) record: Record,
+    /// Where its bytes lie in the segment.
+    pub(crate) offset: u32,
+    /// The hash of an entry's bytes.
+    pub(crate) leaf: Option<Hash>,
+}
+
+/// A durable frame.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    /// The place behind it.
+    pub(crate) position: Position,
+    /// Number of the first record.
+    pub(crate) first_lsn: u64,
+    /// The records.
+    pub(crate) items: Vec<Item>,
+}
+
+/// The state of all reads.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The ledger's name for itself.
+    pub(crate) ledger: u64,
+    bounds: Bounds,
+    /// The replica.
+    pub(crate) state: State,
+    /// The tree.
+    pub(crate) frontier: Frontier,
+    /// The place behind the last frame taken in.
+    pub(crate) position: Position,
+    /// The rows.
+    pub(crate) rows: Rows,
+    /// The index of the current segment.
+    pub(crate) tail: Index,
+    /// Indexes that are being written.
+    pub(crate) sealing: Vec<Arc<Index>>,
+    /// Indexes that are files, in the order of their segments.
+    pub(crate) sealed: Vec<Sealed>,
+    /// Why the rows cannot be used any more; they are made again at the next start.
+    pub(crate) rows_fault: Option<String>,
+}
+
+/// What one commit writes.
+#[derive(Debug)]
+pub(crate) struct Freeze {
+    /// The rows and their head mark, if the rows can be used.
+    pub(crate) rows: Option<(Frozen, Mark)>,
+    /// The checkpoint file's bytes, if one is due.
+    pub(crate) checkpoint: Option<Vec<u8>>,
+    /// The indexes to write.
+    pub(crate) indexes: Vec<Arc<Index>>,
+    /// The last command included.
+    pub(crate) lsn: u64,
+}
+
+impl View {
+    /// The view that a checkpoint, or nothing, leads to.
+    pub(crate) fn new(base: Checkpoint, rows: Rows, tail: Index, bounds: Bounds) -> Self {
+        Self {
+            ledger: base.ledger,
+            bounds,
+            state: base.state,
+            frontier: base.frontier,
+            position: base.position,
+            rows,
+            tail,
+            sealing: Vec::new(),
+            sealed: Vec::new(),
+            rows_fault: None,
+        }
+    }
+
+    /// Takes in a durable frame. The message says why it cannot follow on this view.
+    pub(crate) fn absorb(&mut self, durable: &Durable) -> Result<(), String> {
+        self.turn(durable.position.segment);
+        for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
+            self.state.apply(lsn, &item.record, &self.bounds)?;
+            self.take_entry(lsn, item);
+        }
+        self.position = durable.position;
+        Ok(())
+    }
+
+    /// Takes a record of the journal's tail into state and tree; index and rows are made apart.
+    pub(crate) fn replay_item(&mut self, lsn: u64, item: &Item) -> Result<(), String> {
+        self.state.apply(lsn, &item.record, &self.bounds)?;
+        if let Some(leaf) = item.leaf {
+            self.frontier.push(leaf);
+        }
+        Ok(())
+    }
+
+    /// Begins the index of another segment, if the frame lies in one.
+    fn turn(&mut self, segment: u32) {
+        if segment != self.tail.segment {
+            let next = Index::new(segment, self.tail.first_seq + self.tail.entries());
+            let mut full = std::mem::replace(&mut self.tail, next);
+            full.seal();
+            self.sealing.push(Arc::new(full));
+        }
+    }
+
+    fn take_entry(&mut self, lsn: u64, item: &Item) {
+        let (Record::Entry(entry), Some(leaf)) = (&item.record, item.leaf) else {
+            return;
+        };
+        self.frontier.push(leaf);
+        self.tail.push(entry, item.offset);
+        if let Body::Settled(settled) = &entry.body {
+            self.add_to_rows(lsn, settled);
+        }
+    }
+
+    /// Adds a settlement to the rows; a failure ends the rows, not the ledger.
+    pub(crate) fn add_to_rows(&mut self, lsn: u64, settled: &crate::entry::Settled) {
+        if self.rows_fault.is_some() {
+            return;
+        }
+        if let Err(error) = self.rows.settle(lsn, settled) {
+            tracing::error!(%error, "the view cannot be used any more");
+            self.rows_fault = Some(error.to_string());
+        }
+    }
+
+    /// Up to where reads include everything.
+    pub(crate) fn as_of(&self) -> AsOf {
+        AsOf {
+            seq: self.state.seq,
+            lsn: self.state.lsn,
+            at: self.state.at,
+        }
+    }
+
+    /// Takes out what a commit is to write.
+    pub(crate) fn freeze(&mut self, checkpoint: bool) -> Freeze {
+        let lsn = self.state.lsn;
+        let mark = Mark {
+            ledger: self.ledger,
+            lsn,
+            position: self.position,
+        };
+        let usable = self.rows_fault.is_none();
+        let rows = usable.then(|| (self.rows.freeze(), mark));
+        Freeze {
+            rows,
+            checkpoint: checkpoint.then(|| self.checkpoint()),
+            indexes: self.sealing.clone(),
+            lsn,
+        }
+    }
+
+    fn checkpoint(&self) -> Vec<u8> {
+        let checkpoint = CheckpointRef {
+            ledger: self.ledger,
+            position: self.position,
+            frontier: &self.frontier,
+            state: &self.state,
+        };
+        crate::file::encode(CHECKPOINT, &checkpoint)
+    }
+
+    /// An index is a file now.
+    pub(crate) fn index_written(&mut self, index: &Index) {
+        self.sealing
+            .retain(|sealing| sealing.segment != index.segment);
+        self.sealed.push(index.sealed());
+    }
+}

@@ -1,0 +1,213 @@
+//! Rows of the view: the usage of one tenant, project and function in one day or month.
+//!
+//! Keys sort by tenant, then days before months, then time:
+//! `tenant 00 kind u8 | number u32 big-endian | project 00 function`. A value is
+//! `version u8 | postcard`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::calendar::{DAY_US, MINUTE_US, month_number};
+use crate::clock::Micros;
+use crate::codec;
+use crate::entry::Settled;
+use crate::money::Money;
+use crate::quantity::{Meter, Quantities};
+
+/// Length of a slot. Every zone's offset today is a multiple of it.
+pub(crate) const SLOT_US: i64 = 15 * MINUTE_US;
+
+const VERSION: u8 = 1;
+
+/// What a row covers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Grain {
+    /// A day in UTC, in slots of 15 minutes.
+    Day,
+    /// A month in UTC, in one slot.
+    Month,
+}
+
+/// A row's key.
+pub(crate) type Key = Arc<[u8]>;
+
+/// Sums of settlements.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Sums {
+    /// What was charged for.
+    pub(crate) usage: Quantities,
+    /// What was measured above that; rarely anything.
+    overrun: Option<Box<Quantities>>,
+    /// What each meter cost, in the order of [`Meter::MEASURED`].
+    costs: [Money; Meter::MEASURED.len()],
+}
+
+/// Sums of one slot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Slot {
+    /// Which of the day's; 0 in a month.
+    pub(crate) number: u8,
+    /// The sums.
+    pub(crate) sums: Sums,
+}
+
+/// A row's value.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Row {
+    /// The last command that it includes.
+    pub(crate) lsn: u64,
+    /// The slots with use, in order.
+    pub(crate) slots: Vec<Slot>,
+}
+
+impl Sums {
+    /// Adds a settlement.
+    pub(crate) fn settle(&mut self, settled: &Settled) {
+        self.usage = self.usage.plus(&settled.posted);
+        self.exceed(&settled.overrun);
+        for line in &settled.charge.lines {
+            let place = Meter::MEASURED
+                .iter()
+                .position(|meter| *meter == line.meter);
+            if let Some(cost) = place.and_then(|place| self.costs.get_mut(place)) {
+                *cost = sum(*cost, line.amount);
+            }
+        }
+    }
+
+    /// Adds other sums.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.usage = self.usage.plus(&other.usage);
+        self.exceed(&other.overrun());
+        for (cost, more) in self.costs.iter_mut().zip(other.costs) {
+            *cost = sum(*cost, more);
+        }
+    }
+
+    fn exceed(&mut self, overrun: &Quantities) {
+        if !overrun.is_zero() {
+            self.overrun = Some(Box::new(self.overrun().plus(overrun)));
+        }
+    }
+
+    /// What was measured above what was charged for.
+    pub(crate) fn overrun(&self) -> Quantities {
+        self.overrun.as_deref().copied().unwrap_or_default()
+    }
+
+    /// What one meter, or everything, cost.
+    pub(crate) fn cost(&self, only: Option<Meter>) -> Money {
+        let costs = Meter::MEASURED.into_iter().zip(self.costs);
+        let wanted = costs.filter(|(meter, _)| only.is_none_or(|only| only == *meter));
+        wanted.fold(Money::ZERO, |total, (_, cost)| sum(total, cost))
+    }
+}
+
+fn sum(one: Money, other: Money) -> Money {
+    Money(one.0.saturating_add(other.0))
+}
+
+impl Row {
+    /// Adds a settlement to a slot.
+    pub(crate) fn settle(&mut self, number: u8, settled: &Settled) {
+        // Nearly always the last slot, or one after it.
+        let place = match self.slots.last() {
+            Some(last) if last.number == number => Ok(self.slots.len() - 1),
+            Some(last) if last.number > number => {
+                self.slots.binary_search_by_key(&number, |slot| slot.number)
+            }
+            _ => Err(self.slots.len()),
+        };
+        let place = place.unwrap_or_else(|place| {
+            self.slots.insert(
+                place,
+                Slot {
+                    number,
+                    sums: Sums::default(),
+                },
+            );
+            place
+        });
+        self.slots[place].sums.settle(settled);
+    }
+
+    /// The value's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        codec::append(&mut bytes, self);
+        bytes.shrink_to_fit();
+        bytes
+    }
+
+    /// Reads a value; `None` if it is none of this version.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, body) = bytes.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        postcard::from_bytes(body).ok()
+    }
+}
+
+/// The day of an instant, counted so that it sorts as an unsigned number.
+pub(crate) fn day_number(at: Micros) -> u32 {
+    let days = at.div_euclid(DAY_US).saturating_add(1 << 30);
+    u32::try_from(days).unwrap_or(0)
+}
+
+/// When a slot of a day begins.
+pub(crate) fn slot_start(day: u32, slot: u8) -> Micros {
+    (i64::from(day) - (1 << 30)) * DAY_US + i64::from(slot) * SLOT_US
+}
+
+/// The slot of an instant within its day.
+pub(crate) fn slot_number(at: Micros) -> u8 {
+    u8::try_from(at.rem_euclid(DAY_US) / SLOT_US).unwrap_or(0)
+}
+
+/// The number of an instant's row.
+pub(crate) fn number(grain: Grain, at: Micros) -> u32 {
+    match grain {
+        Grain::Day => day_number(at),
+        Grain::Month => month_number(at),
+    }
+}
+
+/// The first bytes of the keys of a tenant's rows from `number` on.
+pub(crate) fn start(tenant: &str, grain: Grain, number: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(64);
+    put_start(&mut key, tenant, grain, number);
+    key
+}
+
+fn put_start(key: &mut Vec<u8>, tenant: &str, grain: Grain, number: u32) {
+    key.clear();
+    key.extend_from_slice(tenant.as_bytes());
+    key.extend_from_slice(&[0, u8::from(grain == Grain::Month)]);
+    key.extend_from_slice(&number.to_be_bytes());
+}
+
+/// Writes the key of a row into `key`.
+pub(crate) fn put(key: &mut Vec<u8>, settled: &Settled, grain: Grain, number: u32) {
+    let hold = &settled.hold;
+    put_start(key, &hold.tenant, grain, number);
+    key.extend_from_slice(hold.project.as_bytes());
+    key.push(0);
+    key.extend_from_slice(hold.function.as_deref().unwrap_or("").as_bytes());
+}
+
+/// Number, project and function out of the key of a row of `tenant`.
+pub(crate) fn parse<'a>(tenant: &str, key: &'a [u8]) -> Option<(u32, &'a str, Option<&'a str>)> {
+    let rest = key.get(tenant.len() + 2..)?;
+    let (number, names) = rest.split_at_checked(4)?;
+    let number = u32::from_be_bytes(number.try_into().ok()?);
+    let end = names.iter().position(|byte| *byte == 0)?;
+    let project = std::str::from_utf8(names.get(..end)?).ok()?;
+    let function = std::str::from_utf8(names.get(end + 1..)?).ok()?;
+    Some((
+        number,
+        project,
+        Some(function).filter(|function| !function.is_empty()),
+    ))
+}

@@ -1,0 +1,260 @@
+//! Walking the journal's frames in order, over all segments, with every check that needs no state:
+//! headers, checksums, numbering, decoding, and nothing but zeros behind the last frame.
+
+use std::path::Path;
+
+use crate::error::{Error, Fault};
+use crate::journal::Position;
+use crate::journal::frame;
+use crate::journal::reader::{Frame, Reader, Rest, Step};
+use crate::journal::segment::{self, SegmentHeader};
+use crate::merkle;
+use crate::record::{self, Record};
+use crate::view::{Durable, Item};
+
+/// The segments of a journal, as found.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    /// Their headers, in order.
+    pub(crate) headers: Vec<SegmentHeader>,
+    /// A last file that was being made: not a segment yet.
+    pub(crate) blank: Option<u32>,
+    /// Bytes of all of them.
+    pub(crate) bytes: u64,
+}
+
+/// Where a walk begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Start {
+    /// The place of the first frame.
+    pub(crate) position: Position,
+    /// Number of its first record; `None` takes whatever it says.
+    pub(crate) lsn: Option<u64>,
+}
+
+/// Where a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Finish {
+    /// The place behind the last whole frame.
+    pub(crate) position: Position,
+    /// Number of the last record; zero if there was none.
+    pub(crate) lsn: u64,
+    /// What lies behind it.
+    pub(crate) rest: Rest,
+    /// The segment in which that lies: the next one, if its first frame is torn.
+    pub(crate) rest_in: Position,
+}
+
+impl Start {
+    /// The beginning of a journal.
+    pub(crate) fn first(segments: &Segments) -> Self {
+        let first = segments.headers.first().map_or(1, |header| header.number);
+        Self {
+            position: Position {
+                segment: first,
+                offset: segment::HEADER,
+            },
+            lsn: None,
+        }
+    }
+}
+
+/// Lists the segments and checks their headers.
+pub(crate) fn segments(dir: &Path) -> Result<Segments, Error> {
+    let numbers = segment::list(dir)?;
+    let mut found = Segments {
+        headers: Vec::new(),
+        blank: None,
+        bytes: 0,
+    };
+    for number in &numbers {
+        let mut reader = Reader::open(&segment::path(dir, *number))?;
+        let ledger = found
+            .headers
+            .first()
+            .map(|first: &SegmentHeader| first.ledger);
+        let Some(header) = reader.header else {
+            if Some(number) == numbers.last() && reader.is_blank()? {
+                found.blank = Some(*number);
+                break;
+            }
+            return Err(at(*number, "the segment's header is damaged"));
+        };
+        if header.number != *number || ledger.is_some_and(|ledger| ledger != header.ledger) {
+            return Err(at(*number, "the segment is another ledger's, or misnamed"));
+        }
+        found.headers.push(header);
+        found.bytes += reader.bytes;
+    }
+    Ok(found)
+}
+
+fn at(segment: u32, what: &str) -> Error {
+    let fault = Fault {
+        segment,
+        offset: 0,
+        lsn: 0,
+        seq: 0,
+        what: what.to_owned(),
+    };
+    Error::Corrupt { fault }
+}
+
+/// Calls `on` with every whole frame from `start` on.
+pub(crate) fn walk(
+    dir: &Path,
+    segments: &Segments,
+    start: Start,
+    mut on: impl FnMut(u32, &Frame<'_>) -> Result<(), Error>,
+) -> Result<Finish, Error> {
+    let mut finish = Finish {
+        position: start.position,
+        lsn: start.lsn.map_or(0, |lsn| lsn - 1),
+        rest: Rest::Zeros,
+        rest_in: start.position,
+    };
+    let mut expected = start.lsn;
+    let mut seq = 0;
+    let later = segments
+        .headers
+        .iter()
+        .filter(|header| header.number >= start.position.segment);
+    for header in later {
+        let number = header.number;
+        let mut reader = Reader::open(&segment::path(dir, number))?;
+        if number == start.position.segment {
+            reader.seek(start.position.offset);
+        }
+        loop {
+            let fault = |offset, what: String| {
+                let lsn = expected.unwrap_or(1);
+                Error::Corrupt {
+                    fault: Fault {
+                        segment: number,
+                        offset,
+                        lsn,
+                        seq,
+                        what,
+                    },
+                }
+            };
+            match reader.step()? {
+                Step::Frame(frame) => {
+                    check(&frame, &finish, expected).map_err(|what| fault(frame.offset, what))?;
+                    on(number, &frame)?;
+                    let lsn = frame.header.first_lsn + u64::from(frame.header.records);
+                    expected = Some(lsn);
+                    seq = frame.header.next_seq;
+                    finish.lsn = lsn - 1;
+                    let size = frame::HEADER + frame.header.rest();
+                    let offset = frame.offset + u64::try_from(size).unwrap_or(u64::MAX);
+                    finish.position = Position {
+                        segment: number,
+                        offset,
+                    };
+                }
+                Step::End(end) => {
+                    if let Rest::FramesFollow { at } = end.rest {
+                        let what =
+                            format!("a frame is damaged; the next whole one is at byte {at}");
+                        return Err(fault(end.offset, what));
+                    }
+                    if end.rest != Rest::Zeros {
+                        if finish.rest != Rest::Zeros {
+                            return Err(fault(end.offset, "two segments end in damage".to_owned()));
+                        }
+                        finish.rest = end.rest;
+                        finish.rest_in = Position {
+                            segment: number,
+                            offset: end.offset,
+                        };
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    Ok(finish)
+}
+
+fn check(frame: &Frame<'_>, finish: &Finish, expected: Option<u64>) -> Result<(), String> {
+    if finish.rest != Rest::Zeros {
+        let damaged = finish.rest_in;
+        return Err(format!(
+            "frames follow on damage in segment {} at byte {}",
+            damaged.segment, damaged.offset
+        ));
+    }
+    if frame.header.records == 0 {
+        return Err("a frame has no record".to_owned());
+    }
+    match expected.filter(|expected| *expected != frame.header.first_lsn) {
+        None => Ok(()),
+        Some(expected) => Err(format!(
+            "a frame begins with command {}, not {expected}",
+            frame.header.first_lsn
+        )),
+    }
+}
+
+/// Decodes a frame; with `hash`, also hashes its entries.
+pub(crate) fn decode(number: u32, frame: &Frame<'_>, hash: bool) -> Result<Durable, Error> {
+    let mut items = Vec::with_capacity(usize::try_from(frame.header.records).unwrap_or(0));
+    let body = frame.offset + u64::try_from(frame::HEADER).unwrap_or(0);
+    let mut seq = frame.header.next_seq;
+    for (found, lsn) in frame::records(frame.payload).zip(frame.header.first_lsn..) {
+        let place = found.map_or(0, |(place, _)| place);
+        let offset = body + u64::try_from(place).unwrap_or(0);
+        let fault = |what| Error::Corrupt {
+            fault: Fault {
+                segment: number,
+                offset,
+                lsn,
+                seq,
+                what,
+            },
+        };
+        let bytes = found
+            .ok_or_else(|| fault("a record is cut off".to_owned()))?
+            .1;
+        let record = Record::decode(bytes).map_err(fault)?;
+        if let Record::Entry(entry) = &record {
+            if entry.seq != seq {
+                return Err(fault(format!("the entry calls itself {}", entry.seq)));
+            }
+            seq += 1;
+        }
+        let leaf = record::leaf(bytes).filter(|_| hash).map(merkle::leaf);
+        items.push(Item {
+            record,
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            leaf,
+        });
+    }
+    if u32::try_from(items.len()).ok() != Some(frame.header.records) {
+        let what = format!(
+            "a frame has {} records, not {}",
+            items.len(),
+            frame.header.records
+        );
+        let lsn = frame.header.first_lsn;
+        let fault = Fault {
+            segment: number,
+            offset: frame.offset,
+            lsn,
+            seq,
+            what,
+        };
+        return Err(Error::Corrupt { fault });
+    }
+    let size = u64::try_from(frame::HEADER + frame.header.rest()).unwrap_or(u64::MAX);
+    let position = Position {
+        segment: number,
+        offset: frame.offset + size,
+    };
+    Ok(Durable {
+        position,
+        first_lsn: frame.header.first_lsn,
+        items,
+    })
+}
