@@ -1,0 +1,246 @@
+//! System calls that have no safe wrapper, each with the least unsafe code that it can have.
+
+#![expect(unsafe_code, reason = "raw system calls")]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::{ForkResult, Pid};
+
+/// Read-only, without setuid programs and without devices: how every image is seen.
+pub(crate) const IMAGE_ATTRIBUTES: u64 =
+    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+
+/// Takes ownership of a descriptor that a system call has just returned.
+fn adopt(returned: libc::c_long) -> io::Result<OwnedFd> {
+    let raw = RawFd::try_from(returned).map_err(io::Error::other)?;
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for this call; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Turns the 0 or -1 of a system call into a result.
+fn check(returned: libc::c_long) -> io::Result<()> {
+    if returned < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Clones the mount that `dir` is on, from `dir` down, as a detached mount.
+pub(crate) fn clone_tree(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned();
+    // SAFETY: the path is a static C string, the descriptor is borrowed, hence open.
+    adopt(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
+/// Sets attributes on a detached mount, and maps its ids through a user namespace if one is given.
+pub(crate) fn set_attributes(
+    tree: BorrowedFd<'_>,
+    attributes: u64,
+    userns: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let mut attr = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    if let Some(userns) = userns {
+        attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attr.userns_fd = u64::from(userns.as_raw_fd().cast_unsigned());
+    }
+    // SAFETY: the path is a static C string, `attr` is live and of the size given, both descriptors
+    // are borrowed, hence open.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+}
+
+/// Attaches a detached mount at `path`.
+pub(crate) fn attach(tree: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are C strings that outlive the call, the descriptor is borrowed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+}
+
+/// Opens `path` under `dir` with `flags`: no symbolic link, no way out, no other file system.
+pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &str, flags: i32) -> io::Result<OwnedFd> {
+    let path = CString::new(path).map_err(io::Error::other)?;
+    // SAFETY: all-zero is a valid `open_how`: no flags, no mode, no resolution rules.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
+    how.resolve = libc::RESOLVE_BENEATH
+        | libc::RESOLVE_NO_SYMLINKS
+        | libc::RESOLVE_NO_MAGICLINKS
+        | libc::RESOLVE_NO_XDEV;
+    // SAFETY: `path` is a live C string, `how` is live and of the size given.
+    adopt(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })
+}
+
+/// Closes every descriptor from `first` on, except those listed.
+///
+/// The caller must own no value for a descriptor that is closed here and that it will still use or
+/// drop: it is meant for the first moments of a process, and for a child that never returns.
+pub(crate) fn close_all_from(first: u32, except: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<u32> = except
+        .iter()
+        .filter_map(|raw| u32::try_from(*raw).ok())
+        .collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for keep in kept {
+        if keep < from {
+            continue;
+        }
+        if keep > from {
+            close_range(from, keep - 1)?;
+        }
+        from = keep + 1;
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: no memory is passed; that nobody uses the closed numbers is the promise of
+    // `close_all_from`'s callers.
+    check(libc::c_long::from(unsafe {
+        libc::close_range(first, last, 0)
+    }))
+}
+
+/// A descriptor for a process of ours.
+pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    adopt(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
+}
+
+/// Sends a signal to the process behind a pidfd; one that has ended already is no error.
+pub(crate) fn pidfd_signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null `info` asks for the default one; the descriptor is borrowed.
+    let sent = check(unsafe {
+        let process = process.as_raw_fd();
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process,
+            signal as libc::c_int,
+            info,
+            0,
+        )
+    });
+    match sent {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other,
+    }
+}
+
+/// Forks a process that has one thread.
+pub(crate) fn fork() -> io::Result<ForkResult> {
+    // SAFETY: launcher and shim have one thread for all their life, so no lock can be held by a
+    // thread that the child lacks, and the child may run ordinary code.
+    Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Ends a forked child at once: no destructor and no exit handler of its parent's runs.
+pub(crate) fn exit_now(code: u8) -> ! {
+    // SAFETY: `_exit` takes no memory and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Reclaims a descriptor that was handed over by number at `exec`.
+///
+/// Called once for each number, at the start of the process, before anything else is open.
+pub(crate) fn inherited(raw: RawFd) -> OwnedFd {
+    // SAFETY: by the contract above nothing else in this process owns the number.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// Raises a process's soft limit on open files to its hard limit, and tells it.
+pub(crate) fn raise_open_files() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// Blocks that an ordinary user may still take and inodes that are free, where `dir` is.
+pub(crate) fn free_space(dir: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let found = nix::sys::statvfs::fstatvfs(dir)?;
+    Ok((found.blocks_available(), found.files_free()))
+}
+
+/// Sets a signal's disposition to one that runs no code of ours.
+pub(crate) fn set_signal(signal: Signal, to: SigHandler) -> io::Result<()> {
+    if !matches!(to, SigHandler::SigDfl | SigHandler::SigIgn) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: neither the default action nor ignoring runs a handler of ours.
+    unsafe { nix::sys::signal::signal(signal, to) }?;
+    Ok(())
+}
+
+/// Duplicates a descriptor, close-on-exec, to the lowest free number from `least` on.
+pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: this command takes a number and touches no memory; the descriptor is borrowed.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) };
+    adopt(libc::c_long::from(copy))
+}
+
+/// Whether a descriptor of this number is open.
+pub(crate) fn is_open(raw: RawFd) -> bool {
+    // SAFETY: this command takes no argument and touches no memory.
+    let flags = unsafe { libc::fcntl(raw, libc::F_GETFD) };
+    flags >= 0
+}
+
+/// Brings the loopback device of this network namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let any = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all-zero is a valid `ifreq`: an empty name and no flags.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
+    // SAFETY: this request reads one `ifreq`, which is live; the socket is open.
+    let done = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    check(libc::c_long::from(done))
+}

@@ -1,0 +1,370 @@
+//! The runtime on a real launcher: one task reads what it says, everyone else waits for their part
+//! of it.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+use super::channel::Channel;
+use super::ready::ready;
+use super::{Final, Options};
+use crate::clock::Monotonic;
+use crate::error::{Error, Fault, PostureError, StartError};
+use crate::launcher::LauncherHandle;
+use crate::sandbox::live::LiveSandbox;
+use crate::spec::{Digest, Network, SandboxId, SandboxSpec};
+use crate::wire::{
+    self, FRAME_MAX, FinalRecord, FromLauncher, INIT_FRAME_MAX, Id, Make, Refusal, ToLauncher,
+    ToShim, WireImage, WireLimits, WireNetwork,
+};
+
+/// How long the launcher may take to say that it is up: an earlier one may hold the state for 10 s,
+/// and sweeping what it left takes as long again at most.
+const UP: Duration = Duration::from_secs(30);
+
+/// How long the launcher may take to end with everything that it has made.
+const DOWN: Duration = Duration::from_secs(30);
+
+/// Handle on the launcher; shared by the runtime and every sandbox.
+#[derive(Debug)]
+pub(crate) struct Live {
+    launcher: Channel,
+    child: Mutex<Option<Child>>,
+    pub(crate) clock: Monotonic,
+    pub(crate) options: Options,
+    state: Mutex<State>,
+    /// Told whenever `state` changes or the launcher goes.
+    changed: Notify,
+    healthy: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Sandboxes that were asked for and not answered yet.
+    asked: HashMap<Id, oneshot::Sender<Refusal>>,
+    /// Sandboxes whose slots are taken.
+    slots: HashSet<Id>,
+    /// Shims that wait to hear that their figures are safe.
+    unsettled: HashMap<Id, Channel>,
+}
+
+impl Live {
+    /// Waits until the launcher is up, and starts the task that listens to it.
+    pub(crate) async fn connect(
+        launcher: LauncherHandle,
+        options: Options,
+    ) -> Result<Arc<Live>, Error> {
+        let (socket, child) = launcher.into_parts();
+        let launcher =
+            Channel::new(socket, FRAME_MAX).map_err(|source| Error::LauncherSocket { source })?;
+        let gone = |reason: String| Error::LauncherDown { reason };
+        match timeout(UP, launcher.recv::<FromLauncher>()).await {
+            Ok(Ok(Some((FromLauncher::Up { .. }, _)))) => {}
+            Ok(Ok(Some((FromLauncher::Unable { step, reason }, _)))) => {
+                return Err(gone(format!("cannot {}: {}", tame(&step), tame(&reason))));
+            }
+            Ok(Ok(Some(_))) => return Err(gone("it speaks out of turn".to_owned())),
+            Ok(Ok(None)) => return Err(gone("it ended; its log says why".to_owned())),
+            Ok(Err(error)) => return Err(gone(error.to_string())),
+            Err(_elapsed) => return Err(gone(format!("it is not up after {} s", UP.as_secs()))),
+        }
+        let live = Arc::new(Live {
+            launcher,
+            child: Mutex::new(Some(child)),
+            clock: Monotonic::start(),
+            options,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            healthy: AtomicBool::new(true),
+        });
+        tokio::spawn(Arc::clone(&live).listen());
+        Ok(live)
+    }
+
+    /// Listens to the launcher until it is gone.
+    async fn listen(self: Arc<Live>) {
+        loop {
+            match self.launcher.recv::<FromLauncher>().await {
+                Ok(Some((FromLauncher::Refused { sandbox, reason }, _))) => {
+                    let asked = {
+                        let mut state = self.state();
+                        state.slots.remove(&sandbox);
+                        state.asked.remove(&sandbox)
+                    };
+                    // Whoever asked may have given up.
+                    drop(asked.map(|asked| asked.send(reason)));
+                }
+                Ok(Some((FromLauncher::Gone { sandbox }, _))) => {
+                    let mut state = self.state();
+                    state.slots.remove(&sandbox);
+                    state.unsettled.remove(&sandbox);
+                }
+                Ok(Some((FromLauncher::Up { .. } | FromLauncher::Unable { .. }, _))) => {}
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the launcher's socket failed");
+                    break;
+                }
+            }
+            self.changed.notify_waiters();
+        }
+        self.healthy.store(false, Ordering::SeqCst);
+        // Dropping the senders tells everyone who waits for an answer that none will come.
+        self.state().asked.clear();
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn healthy(&self) -> bool {
+        self.healthy.load(Ordering::SeqCst)
+    }
+
+    /// Makes a sandbox, idle; `image` is its root.
+    pub(crate) async fn open(
+        self: &Arc<Live>,
+        spec: &SandboxSpec,
+        image: WireImage,
+    ) -> Result<LiveSandbox, StartError> {
+        if !self.healthy() {
+            return Err(StartError::LauncherGone);
+        }
+        if let Some(name) = spec.limits.zeros().first() {
+            return Err(StartError::Refused {
+                reason: format!("{name} is zero"),
+            });
+        }
+        let make = self.make(spec, image)?;
+        let server = |action| move |source| StartError::Server { action, source };
+        let (shim, shim_far) =
+            Channel::pair(FRAME_MAX).map_err(server("make the shim's socket"))?;
+        let (init, init_far) =
+            Channel::pair(INIT_FRAME_MAX).map_err(server("make init's socket"))?;
+        let refused = self.ask(spec.id)?;
+        let frame = ToLauncher::Make(make);
+        let sent = self
+            .launcher
+            .send(&frame, &[shim_far.as_fd(), init_far.as_fd()])
+            .await;
+        if sent.is_err() {
+            self.give_up(spec.id);
+            return Err(StartError::LauncherGone);
+        }
+        drop((shim_far, init_far));
+        let limit_ms = self.options.start_ms;
+        let ready = timeout(
+            Duration::from_millis(limit_ms),
+            ready(&shim, &init, refused),
+        )
+        .await;
+        self.state().asked.remove(&spec.id.0);
+        match ready {
+            Ok(Ok(())) => Ok(LiveSandbox::new(Arc::clone(self), spec.clone(), shim, init)),
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => Err(StartError::TimedOut {
+                step: "making the sandbox",
+                limit_ms,
+            }),
+        }
+    }
+
+    fn make(&self, spec: &SandboxSpec, image: WireImage) -> Result<Make, StartError> {
+        let limits = &spec.limits;
+        let disk_class = self.options.disk_class(limits)?;
+        Ok(Make {
+            sandbox: spec.id.0,
+            image,
+            disk_class,
+            limits: WireLimits {
+                cpu_millis: limits.cpu_millis,
+                memory_bytes: limits.memory_bytes,
+                pids: limits.pids,
+                open_files: limits.open_files,
+            },
+            network: match spec.network {
+                crate::spec::Network::None => WireNetwork::None,
+            },
+        })
+    }
+
+    /// Notes that a sandbox is asked for; answers where a refusal will come.
+    fn ask(&self, id: SandboxId) -> Result<oneshot::Receiver<Refusal>, StartError> {
+        let (refuse, refused) = oneshot::channel();
+        let mut state = self.state();
+        if !state.slots.insert(id.0) {
+            return Err(StartError::Refused {
+                reason: format!("{id} is live already"),
+            });
+        }
+        state.asked.insert(id.0, refuse);
+        Ok(refused)
+    }
+
+    fn give_up(&self, id: SandboxId) {
+        let mut state = self.state();
+        state.asked.remove(&id.0);
+        state.slots.remove(&id.0);
+    }
+
+    /// Waits until nothing is left of a sandbox; false if that takes longer than `limit`.
+    pub(crate) async fn gone(&self, id: SandboxId, limit: Duration) -> bool {
+        let gone = async {
+            loop {
+                let changed = self.changed.notified();
+                if !self.healthy() || !self.state().slots.contains(&id.0) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        timeout(limit, gone).await.is_ok()
+    }
+
+    /// Keeps the socket of a shim that has answered, until its figures are safe.
+    pub(crate) fn keep_unsettled(&self, id: SandboxId, shim: Channel) {
+        self.state().unsettled.insert(id.0, shim);
+    }
+
+    fn final_path(&self, id: SandboxId) -> PathBuf {
+        self.options
+            .state_dir
+            .join("final")
+            .join(format!("{}.json", id.hex()))
+    }
+
+    /// Reads what a shim, or the launcher for it, has written down about a sandbox.
+    pub(crate) fn read_final(&self, id: SandboxId) -> Option<FinalRecord> {
+        let bytes = std::fs::read(self.final_path(id)).ok()?;
+        let record: FinalRecord = serde_json::from_slice(&bytes).ok()?;
+        (record.sandbox == id.0).then_some(record)
+    }
+
+    pub(crate) fn left_behind(&self) -> Vec<Final> {
+        let dir = self.options.state_dir.join("final");
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::error!(dir = %dir.display(), %error, "cannot list final files");
+                }
+                return Vec::new();
+            }
+        };
+        let mut all: Vec<Final> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let id: SandboxId = name.to_str()?.strip_suffix(".json")?.parse().ok()?;
+                let found = self.read_final(id);
+                if found.is_none() {
+                    tracing::error!(sandbox = %id, "a final file cannot be read");
+                }
+                found.map(Final::from)
+            })
+            .collect();
+        // Ids are time-ordered.
+        all.sort_unstable_by_key(|one| one.sandbox);
+        all
+    }
+
+    pub(crate) fn forget(&self, id: SandboxId) {
+        let shim = self.state().unsettled.remove(&id.0);
+        if let Some(shim) = shim
+            && shim.try_send(&ToShim::Settled).is_ok()
+        {
+            return;
+        }
+        match std::fs::remove_file(self.final_path(id)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::error!(sandbox = %id, %error, "cannot remove a final file"),
+        }
+    }
+
+    /// Has a sandbox on an empty root looked at by its shim, which is root and outside.
+    pub(crate) async fn check_posture(self: &Arc<Live>) -> Result<(), PostureError> {
+        let spec = SandboxSpec {
+            id: SandboxId([0xff; 16]),
+            image: Digest([0; 32]),
+            limits: self.options.least(),
+            network: Network::None,
+        };
+        let sandbox = self.open(&spec, WireImage::Empty).await;
+        let sandbox = sandbox.map_err(|source| PostureError::Start { source })?;
+        let answer = sandbox.inspect().await;
+        sandbox.discard().await;
+        let limit = Duration::from_millis(self.options.end_ms);
+        let is_gone = self.gone(spec.id, limit).await;
+        let deviations = answer.map_err(|reason| PostureError::Unanswered { reason })?;
+        let mut faults: Vec<Fault> = deviations.into_iter().map(Fault::from).collect();
+        if !is_gone {
+            faults.push(Fault {
+                what: "end of the sandbox".to_owned(),
+                found: "it is not gone in time".to_owned(),
+                cure: "the launcher's log says what holds it".to_owned(),
+            });
+        }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(PostureError::Wrong { faults })
+        }
+    }
+
+    pub(crate) async fn drain(&self) {
+        self.healthy.store(false, Ordering::SeqCst);
+        self.state().unsettled.clear();
+        self.launcher.end();
+        let child = self
+            .child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut child) = child else { return };
+        let ended = tokio::task::spawn_blocking(move || child.wait());
+        match timeout(DOWN, ended).await {
+            Ok(Ok(Ok(status))) if status.success() => {}
+            Ok(other) => tracing::error!(?other, "the launcher ended badly"),
+            Err(_elapsed) => tracing::error!("the launcher does not end"),
+        }
+    }
+}
+
+/// Text from another process, fit for a log: bounded and without control characters.
+pub(crate) fn tame(text: &str) -> String {
+    wire::clip(text)
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+impl From<wire::Deviation> for Fault {
+    fn from(of: wire::Deviation) -> Fault {
+        Fault {
+            what: tame(&of.what),
+            found: tame(&of.found),
+            cure: tame(&of.cure),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_a_sandbox_cannot_forge_log_lines() {
+        assert_eq!(tame("a\nERROR b\x1b[0m"), "a?ERROR b?[0m");
+        assert!(tame(&"x".repeat(9999)).len() <= wire::TEXT_MAX);
+    }
+}

@@ -1,0 +1,201 @@
+//! The first words of a sandbox: ready, failed, refused, or none at all.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::channel::Channel;
+use super::live::tame;
+use crate::error::StartError;
+use crate::wire::{FromInit, FromShim, Refusal, WireError};
+
+/// How long a refusal may follow the closing of the sockets that were handed over.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// Waits until shim and init say that the sandbox is idle, or until it is refused.
+pub(super) async fn ready(
+    shim: &Channel,
+    init: &Channel,
+    mut refused: oneshot::Receiver<Refusal>,
+) -> Result<(), StartError> {
+    let gone = |reason: &str| StartError::Gone {
+        reason: reason.to_owned(),
+    };
+    let first = tokio::select! {
+        reason = &mut refused => return Err(refusal(reason.ok())),
+        first = shim.recv::<FromShim>() => first,
+    };
+    match first {
+        Ok(Some((FromShim::Ready { handles }, descriptors)))
+            if handles.len() == descriptors.len() => {}
+        Ok(Some((FromShim::Failed { step, reason }, _))) => {
+            return Err(StartError::Failed {
+                step: tame(&step),
+                reason: tame(&reason),
+            });
+        }
+        Ok(None) | Err(WireError::Socket { .. }) => {
+            // Refused: the launcher has closed what it was handed, and its word is on the way.
+            return match timeout(REFUSAL, refused).await {
+                Ok(reason) => Err(refusal(reason.ok())),
+                Err(_elapsed) => Err(gone("its shim ended")),
+            };
+        }
+        Ok(Some(_)) | Err(_) => return Err(gone("its shim broke the protocol")),
+    }
+    match init.recv::<FromInit>().await {
+        Ok(Some((FromInit::Hello, _))) => Ok(()),
+        Ok(Some(_)) => Err(gone("its init broke the protocol")),
+        Ok(None) | Err(_) => Err(gone("its init ended")),
+    }
+}
+
+/// What the launcher's refusal means to the caller; `None` if the launcher went before it could
+/// say.
+fn refusal(reason: Option<Refusal>) -> StartError {
+    let refused = |reason: String| StartError::Refused { reason };
+    match reason {
+        None => StartError::LauncherGone,
+        Some(Refusal::NoSlot) => StartError::Overloaded {
+            reason: "all slots are taken".to_owned(),
+        },
+        Some(Refusal::NoDisk) => StartError::Overloaded {
+            reason: "all disk that may be given out is".to_owned(),
+        },
+        Some(Refusal::Duplicate) => refused("a sandbox of this id is live".to_owned()),
+        Some(Refusal::UnknownImage) => refused("the image is not in the store".to_owned()),
+        Some(Refusal::UnsafeImage { entry }) => refused(format!(
+            "the image's {} may not be used as it is",
+            tame(&entry)
+        )),
+        Some(Refusal::Limit { name }) => {
+            refused(format!("{} passes the launcher's maximum", tame(&name)))
+        }
+        Some(Refusal::Host { reason }) => StartError::Overloaded {
+            reason: tame(&reason),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use super::*;
+    use crate::wire::{self, FRAME_MAX, Handle, INIT_FRAME_MAX};
+
+    /// The server's ends, and those of shim and init.
+    fn pairs() -> (Channel, Channel, OwnedFd, OwnedFd) {
+        let (shim, shim_far) = Channel::pair(FRAME_MAX).unwrap();
+        let (init, init_far) = Channel::pair(INIT_FRAME_MAX).unwrap();
+        (shim, init, shim_far, init_far)
+    }
+
+    fn say<T: serde::Serialize>(far: &OwnedFd, frame: &T) {
+        wire::send(far.as_fd(), frame, INIT_FRAME_MAX, &[]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_is_ready_once_both_have_said_so() {
+        let (shim, init, shim_far, init_far) = pairs();
+        let (_keep, refused) = oneshot::channel();
+        say(
+            &shim_far,
+            &FromShim::Ready {
+                handles: Vec::new(),
+            },
+        );
+        say(&init_far, &FromInit::Hello);
+        ready(&shim, &init, refused).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_counts_also_when_the_sockets_close_before_it_comes() {
+        let (shim, init, shim_far, init_far) = pairs();
+        let (refuse, refused) = oneshot::channel();
+        drop((shim_far, init_far));
+        let (found, ()) = tokio::join!(ready(&shim, &init, refused), async {
+            tokio::task::yield_now().await;
+            refuse.send(Refusal::NoSlot).unwrap();
+        });
+        assert!(
+            matches!(found, Err(StartError::Overloaded { .. })),
+            "{found:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_launcher_that_goes_is_told_apart_from_a_sandbox_that_goes() {
+        let (shim, init, shim_far, _init_far) = pairs();
+        let (refuse, refused) = oneshot::channel::<Refusal>();
+        drop((shim_far, refuse));
+        let found = ready(&shim, &init, refused).await;
+        assert!(matches!(found, Err(StartError::LauncherGone)), "{found:?}");
+
+        let (shim, init, shim_far, init_far) = pairs();
+        let (_keep, refused) = oneshot::channel();
+        say(
+            &shim_far,
+            &FromShim::Ready {
+                handles: Vec::new(),
+            },
+        );
+        drop(init_far);
+        let found = ready(&shim, &init, refused).await;
+        assert!(matches!(found, Err(StartError::Gone { .. })), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_word_of_readiness_is_no_sandbox() {
+        let hostile = [
+            FromShim::Ready {
+                handles: vec![Handle::Init],
+            },
+            FromShim::Inspected {
+                deviations: Vec::new(),
+            },
+            FromShim::Failed {
+                step: "a\nb".to_owned(),
+                reason: "c\u{1b}[2J".to_owned(),
+            },
+        ];
+        for frame in hostile {
+            let (shim, init, shim_far, init_far) = pairs();
+            let (_keep, refused) = oneshot::channel();
+            say(&shim_far, &frame);
+            say(&init_far, &FromInit::Hello);
+            let error = ready(&shim, &init, refused).await.unwrap_err().to_string();
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
+        let (shim, init, shim_far, init_far) = pairs();
+        let (_keep, refused) = oneshot::channel();
+        say(
+            &shim_far,
+            &FromShim::Ready {
+                handles: Vec::new(),
+            },
+        );
+        say(
+            &init_far,
+            &FromInit::Exited {
+                status: 0,
+                others_left: false,
+            },
+        );
+        assert!(ready(&shim, &init, refused).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_frame_are_no_sandbox() {
+        for bytes in [b"\x01".as_slice(), b"\xff\xff\xff", &[1; FRAME_MAX + 1]] {
+            let (shim, init, shim_far, _init_far) = pairs();
+            let (_keep, refused) = oneshot::channel();
+            wire::send_bytes(shim_far.as_fd(), bytes, &[]).unwrap();
+            let found = timeout(2 * REFUSAL, ready(&shim, &init, refused))
+                .await
+                .unwrap();
+            assert!(matches!(found, Err(StartError::Gone { .. })), "{found:?}");
+        }
+    }
+}

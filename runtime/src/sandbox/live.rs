@@ -1,0 +1,364 @@
+//! A sandbox of the real runtime: its two sockets, and one execution from go to the last counter.
+//!
+//! ```text
+//! Go to the shim, Start to init, at the same time
+//!   -> Exited (init) | cancel | output limit -> Finish to the shim -> Ended
+//!   -> Ended by itself (wall, cpu, memory, init gone)
+//!   -> shim gone without a word -> the launcher's sweep writes what it can still read
+//! ```
+//!
+//! Everything that comes from init or the shim is hostile: it decides what the tenant's own report
+//! says, and nothing else.
+
+use std::os::fd::AsFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::Report;
+use super::pump::{Ends, Pump};
+use crate::error::StartError;
+use crate::measured::Measured;
+use crate::outcome::{EndedBy, Evidence, Outcome, decide};
+use crate::output::OutputSink;
+use crate::runtime::channel::Channel;
+use crate::runtime::live::{Live, tame};
+use crate::spec::{File, Process, SandboxId, SandboxSpec};
+use crate::wire::{
+    CHUNK_MAX, Deviation, Ended, FromInit, FromShim, Go, Start, ToInit, ToShim, WireError,
+    WireMeasured,
+};
+
+/// How long what is left in the pipes may take once nobody should be writing to them any more.
+const REST: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(crate) struct LiveSandbox {
+    live: Arc<Live>,
+    spec: SandboxSpec,
+    /// `None` once the sandbox has been ended or handed on.
+    shim: Option<Channel>,
+    init: Channel,
+}
+
+impl LiveSandbox {
+    pub(crate) fn new(
+        live: Arc<Live>,
+        spec: SandboxSpec,
+        shim: Channel,
+        init: Channel,
+    ) -> LiveSandbox {
+        LiveSandbox {
+            live,
+            spec,
+            shim: Some(shim),
+            init,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SandboxId {
+        self.spec.id
+    }
+
+    pub(crate) async fn put(&mut self, files: &[File]) -> Result<(), StartError> {
+        let limit_ms = self.live.options.put_ms;
+        let all = async {
+            for file in files {
+                self.put_one(file).await?;
+            }
+            Ok(())
+        };
+        match timeout(Duration::from_millis(limit_ms), all).await {
+            Ok(done) => done,
+            Err(_elapsed) => Err(StartError::TimedOut {
+                step: "writing files",
+                limit_ms,
+            }),
+        }
+    }
+
+    async fn put_one(&self, file: &File) -> Result<(), StartError> {
+        let refused = |errno| StartError::File {
+            path: file.path.clone(),
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        if !File::path_is_plain(&file.path) {
+            return Err(refused(libc::EINVAL));
+        }
+        let gone = |error: WireError| StartError::Gone {
+            reason: error.to_string(),
+        };
+        let size = u64::try_from(file.content.len()).unwrap_or(u64::MAX);
+        let head = ToInit::File {
+            path: file.path.clone(),
+            mode: file.mode,
+            size,
+        };
+        self.init.send(&head, &[]).await.map_err(gone)?;
+        for chunk in file.content.chunks(CHUNK_MAX) {
+            self.init
+                .send(&ToInit::Chunk(chunk.to_vec()), &[])
+                .await
+                .map_err(gone)?;
+        }
+        match self.init.recv::<FromInit>().await.map_err(gone)? {
+            Some((FromInit::Done, _)) => Ok(()),
+            Some((FromInit::Refused { errno, .. }, _)) => Err(refused(errno)),
+            Some(_) => Err(StartError::Gone {
+                reason: "its init broke the protocol".to_owned(),
+            }),
+            None => Err(StartError::Gone {
+                reason: "its init ended".to_owned(),
+            }),
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        process: Process,
+        sink: Option<OutputSink>,
+        cancel: oneshot::Receiver<()>,
+    ) -> Report {
+        let started_us = self.live.clock.now_us();
+        let Some(shim) = self.shim.take() else {
+            return failed("the sandbox has ended".to_owned(), started_us);
+        };
+        let (pump, ends) = match Pump::new(&process, sink) {
+            Ok(made) => made,
+            Err(error) => {
+                self.shim = Some(shim);
+                return failed(format!("cannot make pipes: {error}"), started_us);
+            }
+        };
+        if let Err(reason) = self.go(&shim, &process, ends).await {
+            self.shim = Some(shim);
+            return failed(reason, started_us);
+        }
+        let mut course = Course {
+            shim: &shim,
+            init: &self.init,
+            pump,
+            wait_status: None,
+            start_failed: None,
+            cancelled: false,
+            output_limit: false,
+            finishing: false,
+            end_wait: Duration::from_millis(self.live.options.end_ms),
+        };
+        let ended = course.run(&process, cancel).await;
+        course.pump.rest(REST).await;
+        let Course {
+            pump,
+            wait_status,
+            start_failed,
+            cancelled,
+            output_limit,
+            ..
+        } = course;
+        let ended = self.last_word(ended, shim).await;
+        let measured = ended.map_or_else(WireMeasured::default, |ended| ended.measured);
+        let evidence = Evidence {
+            ended_by: ended.map(|ended| EndedBy::from(ended.by)),
+            wait_status,
+            oom_kills: measured.oom_kills,
+            pids_events: measured.pids_refused,
+            disk_full: ended.is_some_and(|ended| ended.disk_full),
+            cancelled,
+            output_limit,
+            reduced: process.reduced,
+        };
+        let start_failed = start_failed.map(|reason| Outcome::StartFailed { reason });
+        let (stdout, stderr) = pump.into_captured();
+        Report {
+            outcome: start_failed.unwrap_or_else(|| decide(&evidence)),
+            measured: Measured::from(measured),
+            stdout,
+            stderr,
+            started_us,
+            finished_us: self.live.clock.now_us(),
+        }
+    }
+
+    /// Keeps a shim that has answered until its figures are safe; of one that has not, what the
+    /// launcher read.
+    async fn last_word(&self, ended: Option<Ended>, shim: Channel) -> Option<Ended> {
+        if ended.is_some() {
+            self.live.keep_unsettled(self.spec.id, shim);
+            return ended;
+        }
+        drop(shim);
+        let end_wait = Duration::from_millis(self.live.options.end_ms);
+        if !self.live.gone(self.spec.id, end_wait).await {
+            tracing::error!(sandbox = %self.spec.id, "a sandbox without a shim is not swept");
+            return None;
+        }
+        self.live
+            .read_final(self.spec.id)
+            .map(|record| record.ended)
+    }
+
+    /// Starts the clocks and the process, in one moment.
+    async fn go(&self, shim: &Channel, process: &Process, ends: Ends) -> Result<(), String> {
+        let go = ToShim::Go(Go {
+            execution: process.execution,
+            wall_us: process.wall_ms.saturating_mul(1000),
+            cpu_us: process.cpu_ms.saturating_mul(1000),
+            cpu_millis: self.spec.limits.cpu_millis,
+        });
+        let start = ToInit::Start(Start {
+            argv: process.argv.clone(),
+            env: process.env.clone(),
+            cwd: process.cwd.clone(),
+            open_files: self.spec.limits.open_files,
+        });
+        let descriptors = [ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
+        // Init first: if the command does not fit into its frame, the shim has not begun.
+        let started = self.init.send(&start, &descriptors).await;
+        started.map_err(|error| format!("cannot hand the command to init: {error}"))?;
+        shim.send(&go, &[])
+            .await
+            .map_err(|error| format!("cannot start the clocks: {error}"))
+    }
+
+    /// Has the shim look at the sandbox from outside; why not, if it gives no answer.
+    pub(crate) async fn inspect(&self) -> Result<Vec<Deviation>, String> {
+        let Some(shim) = &self.shim else {
+            return Err("the sandbox has ended".to_owned());
+        };
+        let answer = async {
+            shim.send(&ToShim::Inspect, &[]).await?;
+            shim.recv::<FromShim>().await
+        };
+        let limit = Duration::from_millis(self.live.options.start_ms);
+        match timeout(limit, answer).await {
+            Ok(Ok(Some((FromShim::Inspected { deviations }, _)))) => Ok(deviations),
+            Ok(Ok(other)) => Err(format!("its shim said {other:?}")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_elapsed) => Err("its shim does not answer".to_owned()),
+        }
+    }
+
+    pub(crate) async fn discard(mut self) {
+        let Some(shim) = self.shim.take() else { return };
+        let ended = async {
+            shim.send(&ToShim::Finish, &[]).await?;
+            shim.recv::<FromShim>().await
+        };
+        let end_wait = Duration::from_millis(self.live.options.end_ms);
+        // Whatever comes of it: closing the socket ends the sandbox too, a little later.
+        drop(timeout(end_wait, ended).await);
+        drop(shim.try_send(&ToShim::Settled));
+    }
+}
+
+impl Drop for LiveSandbox {
+    /// Ends a sandbox that nobody has run anything in.
+    fn drop(&mut self) {
+        if let Some(shim) = self.shim.take() {
+            // It fails only where the shim is gone; closing the socket tells it as well.
+            drop(shim.try_send(&ToShim::Finish));
+        }
+    }
+}
+
+/// A report of an execution that never began.
+fn failed(reason: String, at_us: u64) -> Report {
+    Report {
+        outcome: Outcome::StartFailed { reason },
+        measured: Measured::default(),
+        stdout: crate::output::Captured::default(),
+        stderr: crate::output::Captured::default(),
+        started_us: at_us,
+        finished_us: at_us,
+    }
+}
+
+/// An execution under way.
+struct Course<'a> {
+    shim: &'a Channel,
+    init: &'a Channel,
+    pump: Pump,
+    wait_status: Option<i32>,
+    start_failed: Option<String>,
+    cancelled: bool,
+    output_limit: bool,
+    /// The shim has been told to end it.
+    finishing: bool,
+    end_wait: Duration,
+}
+
+impl Course<'_> {
+    /// Goes on until the shim has the last word; `None` if it has none.
+    async fn run(&mut self, process: &Process, mut cancel: oneshot::Receiver<()>) -> Option<Ended> {
+        // The shim's clock is the one that counts; this one only keeps a silent shim from holding
+        // us forever.
+        let wall = Duration::from_millis(process.wall_ms);
+        let mut overdue = pin!(sleep(wall + self.end_wait));
+        let (mut may_cancel, mut hears_init) = (true, true);
+        loop {
+            let was_finishing = self.finishing;
+            tokio::select! {
+                frame = self.shim.recv::<FromShim>() => return match frame {
+                    Ok(Some((FromShim::Ended(ended), _))) => Some(ended),
+                    Ok(_) | Err(_) => None,
+                },
+                frame = self.init.recv::<FromInit>(), if hears_init => {
+                    hears_init = self.hear(frame).await;
+                }
+                over = self.pump.turn(), if self.pump.is_open() => {
+                    if over && process.kill_on_output_limit && !self.finishing {
+                        self.output_limit = true;
+                        self.finish().await;
+                    }
+                }
+                asked = &mut cancel, if may_cancel => {
+                    may_cancel = false;
+                    // A dropped sender is no cancel.
+                    if asked.is_ok() && !self.finishing {
+                        self.cancelled = true;
+                        self.finish().await;
+                    }
+                }
+                () = &mut overdue => return None,
+            }
+            if self.finishing && !was_finishing {
+                overdue.set(sleep(self.end_wait));
+            }
+        }
+    }
+
+    /// Takes one frame of init's; says whether there can be more.
+    async fn hear(
+        &mut self,
+        frame: Result<Option<(FromInit, Vec<std::os::fd::OwnedFd>)>, WireError>,
+    ) -> bool {
+        match frame {
+            Ok(Some((FromInit::Exited { status, .. }, _))) => {
+                if !self.finishing {
+                    self.wait_status = Some(status);
+                    self.finish().await;
+                }
+                true
+            }
+            Ok(Some((FromInit::Refused { errno, path }, _))) => {
+                let reason = std::io::Error::from_raw_os_error(errno);
+                self.start_failed = Some(format!("cannot start {:?}: {reason}", tame(&path)));
+                self.finish().await;
+                true
+            }
+            Ok(Some((FromInit::Hello | FromInit::Done | FromInit::Started, _))) => true,
+            // Gone, or talking nonsense: the shim sees the first and the clocks end the second.
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Tells the shim to end everything.
+    async fn finish(&mut self) {
+        self.finishing = true;
+        // If it is gone, its socket says so next.
+        drop(self.shim.send(&ToShim::Finish, &[]).await);
+    }
+}

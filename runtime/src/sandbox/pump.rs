@@ -1,0 +1,266 @@
+//! The pipes of one execution: input in, output out, the head of it kept, none of it ever waited
+//! for.
+
+use std::io::{self, PipeReader, PipeWriter, pipe};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, fchmod};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::time::timeout;
+
+use crate::output::{Captured, OutputSink, Stream};
+use crate::spec::Process;
+
+/// How much is read at once: what a pipe holds.
+const BUFFER: usize = 64 * 1024;
+
+/// The process's ends of its pipes.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdin: PipeReader,
+    pub(super) stdout: PipeWriter,
+    pub(super) stderr: PipeWriter,
+}
+
+/// The server's ends.
+pub(super) struct Pump {
+    stdin: Option<Sender>,
+    input: Vec<u8>,
+    written: usize,
+    stdout: Output,
+    stderr: Output,
+    sink: Option<OutputSink>,
+    output_bytes: u64,
+    buffer: Vec<u8>,
+}
+
+struct Output {
+    /// `None` after its end.
+    pipe: Option<Receiver>,
+    captured: Captured,
+}
+
+impl Pump {
+    /// Makes the pipes of `process`; must be called within a tokio runtime.
+    pub(super) fn new(process: &Process, sink: Option<OutputSink>) -> io::Result<(Pump, Ends)> {
+        let (stdin, near_stdin) = pipe()?;
+        let (near_stdout, stdout) = pipe()?;
+        let (near_stderr, stderr) = pipe()?;
+        // They are the server's own, but what is named /dev/stdin and so on inside is opened again.
+        fchmod(stdin.as_raw_fd(), Mode::from_bits_truncate(0o644))?;
+        for end in [&stdout, &stderr] {
+            fchmod(end.as_raw_fd(), Mode::from_bits_truncate(0o622))?;
+        }
+        let output = |near: PipeReader| -> io::Result<Output> {
+            let pipe = Some(Receiver::from_owned_fd(OwnedFd::from(near))?);
+            Ok(Output {
+                pipe,
+                captured: Captured::default(),
+            })
+        };
+        // Without input, closing the pipe is all that there is to do.
+        let near_stdin = (!process.stdin.is_empty()).then_some(near_stdin);
+        let near_stdin = near_stdin.map(|near| Sender::from_owned_fd(OwnedFd::from(near)));
+        let pump = Pump {
+            stdin: near_stdin.transpose()?,
+            input: process.stdin.clone(),
+            written: 0,
+            stdout: output(near_stdout)?,
+            stderr: output(near_stderr)?,
+            sink,
+            output_bytes: process.output_bytes,
+            buffer: vec![0; BUFFER],
+        };
+        Ok((
+            pump,
+            Ends {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ))
+    }
+
+    /// Whether there is anything left to read or write.
+    pub(super) fn is_open(&self) -> bool {
+        self.stdin.is_some() || self.is_reading()
+    }
+
+    fn is_reading(&self) -> bool {
+        self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
+    }
+
+    /// Waits for one pipe and moves what it takes or gives; says whether a stream has passed the
+    /// limit. Dropping the future loses nothing. Waits forever if nothing is open.
+    pub(super) async fn turn(&mut self) -> bool {
+        let stream = tokio::select! {
+            () = readable(self.stdout.pipe.as_ref()) => Some(Stream::Stdout),
+            () = readable(self.stderr.pipe.as_ref()) => Some(Stream::Stderr),
+            () = writable(self.stdin.as_ref()) => None,
+        };
+        match stream {
+            Some(stream) => self.read(stream),
+            None => self.write(),
+        }
+        self.stdout.captured.truncated || self.stderr.captured.truncated
+    }
+
+    fn read(&mut self, stream: Stream) {
+        let output = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let Some(pipe) = &output.pipe else { return };
+        match pipe.try_read(&mut self.buffer) {
+            Ok(0) => output.pipe = None,
+            Ok(len) => {
+                let chunk = &self.buffer[..len];
+                if let Some(sink) = &mut self.sink {
+                    sink(stream, chunk);
+                }
+                output.captured.add(chunk, self.output_bytes);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => output.pipe = None,
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(pipe) = &self.stdin else { return };
+        match pipe.try_write(self.input.get(self.written..).unwrap_or_default()) {
+            Ok(len) => self.written += len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // Nobody reads it: that is the process's own business.
+            Err(_) => self.written = self.input.len(),
+        }
+        if self.written >= self.input.len() {
+            self.stdin = None;
+        }
+    }
+
+    /// Reads what is still in the pipes, until their end or for as long as `limit` after the last
+    /// byte.
+    pub(super) async fn rest(&mut self, limit: Duration) {
+        self.stdin = None;
+        // Nobody writes any more, so that there is at most what two pipes hold; more comes from
+        // someone who should not be there.
+        let most = self.stdout.captured.total + self.stderr.captured.total + (4 << 20);
+        while self.is_reading() && self.stdout.captured.total + self.stderr.captured.total < most {
+            if timeout(limit, self.turn()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn into_captured(self) -> (Captured, Captured) {
+        (self.stdout.captured, self.stderr.captured)
+    }
+}
+
+async fn readable(pipe: Option<&Receiver>) {
+    match pipe {
+        // An error shows at the read.
+        Some(pipe) => drop(pipe.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn writable(pipe: Option<&Sender>) {
+    match pipe {
+        Some(pipe) => drop(pipe.writable().await),
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn process(stdin: &[u8]) -> Process {
+        Process {
+            execution: [0; 16],
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            stdin: stdin.to_vec(),
+            wall_ms: 1,
+            cpu_ms: 1,
+            output_bytes: 10,
+            kill_on_output_limit: false,
+            reduced: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn output_past_the_limit_is_read_counted_and_seen_but_not_kept() {
+        let seen = Arc::new(Mutex::new(0));
+        let sink: OutputSink = {
+            let seen = Arc::clone(&seen);
+            Box::new(move |_, bytes| *seen.lock().unwrap() += bytes.len())
+        };
+        let (mut pump, mut ends) = Pump::new(&process(b""), Some(sink)).unwrap();
+        let writer = std::thread::spawn(move || {
+            ends.stderr.write_all(b"short").unwrap();
+            ends.stdout.write_all(&vec![b'x'; 1_000_000]).unwrap();
+        });
+        while pump.is_open() {
+            pump.turn().await;
+        }
+        writer.join().unwrap();
+        let (stdout, stderr) = pump.into_captured();
+        assert_eq!(stdout.bytes, b"xxxxxxxxxx");
+        assert_eq!((stdout.truncated, stdout.total), (true, 1_000_000));
+        assert_eq!(
+            (stderr.bytes.as_slice(), stderr.truncated),
+            (b"short".as_slice(), false)
+        );
+        assert_eq!(*seen.lock().unwrap(), 1_000_005);
+    }
+
+    #[tokio::test]
+    async fn input_larger_than_a_pipe_is_fed_as_it_is_read() {
+        let input: Vec<u8> = (0..500_000)
+            .map(|n| u8::try_from(n % 251).unwrap())
+            .collect();
+        let (mut pump, ends) = Pump::new(&process(&input), None).unwrap();
+        let Ends {
+            mut stdin,
+            stdout,
+            stderr,
+        } = ends;
+        drop((stdout, stderr));
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            stdin.read_to_end(&mut all).unwrap();
+            all
+        });
+        while pump.is_open() {
+            pump.turn().await;
+        }
+        assert_eq!(reader.join().unwrap(), input);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_reads_no_input_is_not_waited_for() {
+        let (mut pump, ends) = Pump::new(&process(&vec![0; 500_000]), None).unwrap();
+        drop(ends);
+        while pump.is_open() {
+            pump.turn().await;
+        }
+        assert_eq!(pump.into_captured().0.total, 0);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_someone_holds_open_is_given_up_after_the_limit() {
+        let (mut pump, mut ends) = Pump::new(&process(b""), None).unwrap();
+        ends.stdout.write_all(b"last").unwrap();
+        pump.rest(Duration::from_millis(50)).await;
+        assert!(pump.is_open());
+        assert_eq!(pump.into_captured().0.bytes, b"last");
+        drop(ends);
+    }
+}

@@ -1,0 +1,43 @@
+//! The system call filter of every sandbox: compiled once from `rootfs/seccomp.toml`, loaded by
+//! init.
+//!
+//! A linear filter over 300 calls costs 0.6 ms for each sandbox, since the kernel runs it once for
+//! every call number when it is loaded; this one is a binary search over ranges of numbers. See
+//! [`program`] for its form.
+
+use std::io;
+
+use crate::error::Error;
+
+mod list;
+mod numbers;
+mod program;
+
+/// The list, as data.
+const LIST: &str = include_str!("../../rootfs/seccomp.toml");
+
+/// A filter ready to be loaded; compile it once and let forks inherit it.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    instructions: Vec<program::Instruction>,
+}
+
+/// Compiles the list for the architecture that this binary runs on.
+///
+/// # Errors
+/// The list names an unknown call, names one twice, or makes too long a program.
+pub(crate) fn compile() -> Result<Program, Error> {
+    let policy = list::parse(LIST).map_err(|reason| Error::Seccomp { reason })?;
+    let instructions = program::assemble(&policy).map_err(|reason| Error::Seccomp { reason })?;
+    Ok(Program { instructions })
+}
+
+impl Program {
+    /// Puts the calling thread, and all that it will start, under the filter for good.
+    ///
+    /// # Errors
+    /// What the kernel says; `EACCES` if no-new-privileges is not set.
+    pub(crate) fn load(&self) -> io::Result<()> {
+        program::load(&self.instructions)
+    }
+}

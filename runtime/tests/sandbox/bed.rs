@@ -1,0 +1,275 @@
+//! A runtime under test, and what tests ask of it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use runtime::image::{Image, Store};
+use runtime::{
+    DiskClass, File, LauncherConfig, Limits, Network, Options, OutputSink, Process, Report,
+    Runtime, SandboxId, SandboxSpec, WireLimits,
+};
+use tokio::sync::oneshot;
+
+/// Where the images are that tests run in.
+fn images() -> PathBuf {
+    std::env::var_os("FAREBOX_TEST_IMAGES").map_or_else(PathBuf::new, PathBuf::from)
+}
+
+/// What this machine or call lacks for running any of these tests.
+pub(crate) fn lacks() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    let found = Store::open(&images()).resolve("python");
+    found
+        .err()
+        .map(|error| format!("FAREBOX_TEST_IMAGES: {error}"))
+}
+
+/// Moves this process into a mount namespace with a `/dev` of its own.
+pub(crate) fn isolate() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    mount(
+        Some("tmpfs"),
+        "/dev",
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+        Some("mode=755"),
+    )?;
+    let nodes = [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+    ];
+    for (name, major, minor) in nodes {
+        let mode = Mode::from_bits_truncate(0o666);
+        mknod(
+            &Path::new("/dev").join(name),
+            SFlag::S_IFCHR,
+            mode,
+            makedev(major, minor),
+        )?;
+    }
+    Ok(())
+}
+
+pub(crate) struct Bed {
+    dir: tempfile::TempDir,
+    tokio: tokio::runtime::Runtime,
+    pub(crate) runtime: Runtime,
+    pub(crate) image: Image,
+    pub(crate) launcher: i32,
+    made: u8,
+}
+
+/// What a run may use unless a test says otherwise: enough for anything that ends by itself.
+pub(crate) fn limits() -> Limits {
+    Limits {
+        wall_ms: 20_000,
+        cpu_ms: 10_000,
+        cpu_millis: 1_000,
+        memory_bytes: 256 << 20,
+        pids: 64,
+        disk_bytes: 64 << 20,
+        inodes: 5_000,
+        open_files: 256,
+        output_bytes: 64 << 10,
+    }
+}
+
+/// One execution: what tests change about it.
+pub(crate) struct Run {
+    pub(crate) argv: Vec<String>,
+    pub(crate) files: Vec<File>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) stdin: Vec<u8>,
+    pub(crate) limits: Limits,
+    pub(crate) kill_on_output_limit: bool,
+    pub(crate) reduced: bool,
+}
+
+impl Run {
+    pub(crate) fn command(argv: &[&str]) -> Run {
+        Run {
+            argv: argv.iter().map(|&one| one.to_owned()).collect(),
+            files: Vec::new(),
+            env: Vec::new(),
+            stdin: Vec::new(),
+            limits: limits(),
+            kill_on_output_limit: false,
+            reduced: false,
+        }
+    }
+
+    pub(crate) fn python(code: &str) -> Run {
+        let mut run = Run::command(&["python3", "main.py"]);
+        run.files.push(File {
+            path: "main.py".to_owned(),
+            content: code.as_bytes().to_vec(),
+            mode: 0o644,
+        });
+        run
+    }
+
+    pub(crate) fn shell(script: &str) -> Run {
+        Run::command(&["bash", "-c", script])
+    }
+}
+
+fn start(state_dir: &Path) -> (runtime::LauncherHandle, Options) {
+    let disk_classes = vec![DiskClass {
+        bytes: 64 << 20,
+        inodes: 5_000,
+    }];
+    let config = LauncherConfig {
+        images_dir: images(),
+        state_dir: state_dir.to_owned(),
+        server_uid: 65530,
+        server_gid: 65530,
+        uid_base: 0x4000_0000,
+        sandboxes_max: 4,
+        maxima: WireLimits {
+            cpu_millis: 2_000,
+            memory_bytes: 512 << 20,
+            pids: 256,
+            open_files: 1_024,
+        },
+        disk_classes: disk_classes.clone(),
+        disk_commit_bytes: 1 << 30,
+    };
+    let handle = runtime::spawn(&config).unwrap();
+    let state_dir = state_dir.to_owned();
+    let options = Options {
+        state_dir,
+        disk_classes,
+        start_ms: 20_000,
+        put_ms: 20_000,
+        end_ms: 10_000,
+    };
+    (handle, options)
+}
+
+impl Bed {
+    pub(crate) fn new() -> Bed {
+        let dir = tempfile::tempdir().unwrap();
+        let (handle, options) = start(&dir.path().join("run"));
+        let launcher = launcher();
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let runtime = tokio.block_on(Runtime::connect(handle, options)).unwrap();
+        let image = Store::open(&images()).resolve("python").unwrap();
+        Bed {
+            dir,
+            tokio,
+            runtime,
+            image,
+            launcher,
+            made: 0,
+        }
+    }
+
+    /// Starts another launcher on the same state, as a restarted server does.
+    pub(crate) fn restart(&mut self) {
+        let (handle, options) = start(&self.dir.path().join("run"));
+        self.launcher = launcher();
+        self.runtime = self
+            .tokio
+            .block_on(Runtime::connect(handle, options))
+            .unwrap();
+    }
+
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.tokio.block_on(future)
+    }
+
+    pub(crate) fn spec(&mut self, limits: Limits) -> SandboxSpec {
+        self.made += 1;
+        let id = SandboxId([self.made; 16]);
+        SandboxSpec {
+            id,
+            image: self.image.digest,
+            limits,
+            network: Network::None,
+        }
+    }
+
+    pub(crate) fn process(&self, id: SandboxId, run: &Run) -> Process {
+        let mut env: Vec<(String, String)> = self.image.env.clone().into_iter().collect();
+        env.extend(run.env.iter().cloned());
+        Process {
+            execution: id.0,
+            argv: run.argv.clone(),
+            env,
+            cwd: "/workspace".to_owned(),
+            stdin: run.stdin.clone(),
+            wall_ms: run.limits.wall_ms,
+            cpu_ms: run.limits.cpu_ms,
+            output_bytes: run.limits.output_bytes,
+            kill_on_output_limit: run.kill_on_output_limit,
+            reduced: run.reduced,
+        }
+    }
+
+    pub(crate) fn run(&mut self, run: &Run) -> Report {
+        let (_keep, cancel) = oneshot::channel();
+        self.run_with(run, None, cancel)
+    }
+
+    pub(crate) fn run_with(
+        &mut self,
+        run: &Run,
+        sink: Option<OutputSink>,
+        cancel: oneshot::Receiver<()>,
+    ) -> Report {
+        let spec = self.spec(run.limits);
+        let id = spec.id;
+        let process = self.process(id, run);
+        self.tokio.block_on(async {
+            let mut sandbox = self.runtime.open(spec).await.unwrap();
+            sandbox.put(&run.files).await.unwrap();
+            let report = sandbox.run(process, sink, cancel).await;
+            self.runtime.forget(id);
+            report
+        })
+    }
+
+    /// Ends the runtime; nothing may be left of it.
+    pub(crate) fn end(self) {
+        self.tokio.block_on(self.runtime.drain());
+        assert!(!self.runtime.healthy());
+        assert_eq!(self.runtime.left_behind(), []);
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let path = self.dir.path().to_str().unwrap();
+        assert!(!mounts.contains(path), "a mount is left under {path}");
+        assert!(!Path::new("/proc").join(self.launcher.to_string()).exists());
+    }
+}
+
+/// A stream as text.
+pub(crate) fn text(captured: &runtime::Captured) -> String {
+    String::from_utf8_lossy(&captured.bytes).into_owned()
+}
+
+/// The launcher that this process has started last: its only child that has not been waited for.
+fn launcher() -> i32 {
+    let own = i32::try_from(std::process::id()).unwrap();
+    *children(own).last().unwrap()
+}
+
+/// Children of a process's first thread.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split_whitespace()
+        .map(|child| child.parse().unwrap())
+        .collect()
+}
