@@ -1,0 +1,342 @@
+//! The words of the command line, as clap reads them; the doc comments are the help that it prints.
+#![expect(clippy::doc_markdown, reason = "help prints these words as they stand")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::parse;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done   1 failed   2 usage or configuration   3 refused   4 unavailable
+  5 ledger does not verify   6 host cannot run sandboxes   7 journal not writable
+  `run` answers the program's own code; 124 timed out, 125 did not run, 128+N signal N.
+
+Every command takes --json. Faults say what could not be done, why, and what to do.";
+
+/// Runs other people's code in sandboxes and writes down what each run cost.
+#[derive(Debug, Parser)]
+#[command(name = "farebox", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Print results and faults as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server: HTTP API, sandboxes and ledger.
+    ///
+    /// Start it as root: it starts the privileged launcher first, then becomes the user of
+    /// `server.user` and gives up every capability before it listens. On first start it makes its
+    /// keys and DIR/admin.token. SIGTERM drains it. With port 0 it takes a free port; the bound
+    /// address is written to DIR/address once it is ready.
+    #[command(after_help = "\
+Examples:
+  farebox serve --data-dir /var/lib/farebox --listen 127.0.0.1:8080
+  farebox serve --config /etc/farebox.toml")]
+    Serve(ServeArgs),
+    /// Run one file in a sandbox, without a server, and print its bill.
+    ///
+    /// The program's output is passed on as it is, the bill goes to standard error, the exit code
+    /// is the program's. Without --data-dir the ledger is a temporary one.
+    #[command(after_help = "\
+Examples:
+  farebox run script.py
+  farebox run --limit wall_ms=2000 --limit memory_bytes=128MiB script.py one two
+  farebox run --json --image node main.mjs")]
+    Run(RunArgs),
+    /// Tokens, made offline with the key in the data directory.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Images: the root file systems that sandboxes start from.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// What tenants used, by window (asks the server).
+    ///
+    /// FROM and TO lie on borders of the window, for example 2026-11-01T00:00:00Z for a month.
+    /// Without them: the month that the server is in.
+    #[command(after_help = "\
+Examples:
+  farebox usage --group-by tenant
+  farebox usage --window day --group-by meter --tenant acme")]
+    Usage(UsageArgs),
+    /// Quotas of a tenant (asks the server).
+    #[command(subcommand)]
+    Quota(QuotaCommand),
+    /// Tenants (asks the server).
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Check or rebuild the ledger of a stopped server, or a copy of it.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Say what this host has and lacks for running sandboxes, each with its cure.
+    Doctor(PlaceArgs),
+    /// Print the effective configuration: every key, its value and the layer that it came from.
+    Config(PlaceArgs),
+    /// The privileged process that starts sandboxes; `serve` and `run` start it themselves.
+    #[command(hide = true)]
+    Launcher,
+}
+
+/// Where the data lies and which configuration applies.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct PlaceArgs {
+    /// Directory of keys, ledger, records, images and run state [default: server.data_dir].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Configuration over the built-in one; the environment (FAREBOX_SECTION__KEY) and flags go
+    /// over it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Address and port to listen on; port 0 takes a free one [default: server.listen].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Image to run in: name, name:tag or digest [default: the one of the language].
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// Language of FILE [default: by its ending].
+    #[arg(long)]
+    pub(crate) language: Option<Language>,
+    /// A limit, as in the API: wall_ms, cpu_ms, cpu_millis, memory_bytes, pids, disk_bytes,
+    /// inodes, open_files, output_bytes; bytes may end in KiB, MiB or GiB. May be given again.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::limit)]
+    pub(crate) limit: Vec<(String, u64)>,
+    /// Give the program this command's standard input, read to its end first.
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// The file to run; `-` reads it from standard input.
+    pub(crate) file: PathBuf,
+    /// Arguments of the program.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARG"
+    )]
+    pub(crate) args: Vec<String>,
+}
+
+/// Languages that an image may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    /// Python 3.
+    Python,
+    /// Node.js.
+    Node,
+    /// The image's shell.
+    Shell,
+}
+
+impl Language {
+    /// As the API and the command line name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+            Self::Shell => "shell",
+        }
+    }
+}
+
+/// `token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Mint a token and print it; whoever can read the data directory's key can do this.
+    #[command(after_help = "\
+Roles of a tenant: owner, developer, runner, billing.
+Roles of an operator (without --tenant): admin, finance, auditor.
+
+Examples:
+  farebox token create --tenant acme --role developer --expires 24h
+  farebox token create --role auditor")]
+    Create(TokenArgs),
+}
+
+/// `token create`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The tenant that the token is for; without it the token is an operator's.
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// The role, which stands for its scopes.
+    #[arg(long)]
+    pub(crate) role: String,
+    /// Lifetime: a number and s, m, h or d.
+    #[arg(long, default_value = "24h", value_parser = parse::duration_s)]
+    pub(crate) expires: u64,
+}
+
+/// `image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build an image from its recipe (python or node) with mmdebstrap; needs root and network.
+    Build(ImageArgs),
+    /// List the images of the store.
+    List(PlaceArgs),
+    /// Show one image: digest, languages, packages and their versions.
+    Inspect(ImageArgs),
+    /// Remove an image's name, and its files once no other name has them.
+    Remove(ImageArgs),
+}
+
+/// `image build|inspect|remove`.
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Name, name:tag or digest of the image.
+    pub(crate) name: String,
+}
+
+/// Which server is asked, and as whom.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerArgs {
+    /// The server.
+    #[arg(long, env = "FAREBOX_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The token.
+    #[arg(long, env = "FAREBOX_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// `usage`.
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Start, RFC 3339, on a border of the window.
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// End, RFC 3339, on a border of the window; itself not included.
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// Length of a window: hour, day or month.
+    #[arg(long)]
+    pub(crate) window: Option<String>,
+    /// Time zone of the borders.
+    #[arg(long)]
+    pub(crate) tz: Option<String>,
+    /// What to tell apart: tenant, meter, or both with a comma.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) group_by: Option<String>,
+    /// Only this tenant (for operators).
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+}
+
+/// `quota`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// Show the quotas with what is posted, held and free.
+    Show(QuotaShowArgs),
+    /// Replace a tenant's own list of quotas (for operators).
+    #[command(after_help = "\
+A quota is METER=LIMIT/WINDOW: meter executions, cpu_us, wall_us, memory_byte_ms, egress_bytes,
+ingress_bytes, storage_byte_ms or cost; window minute, hour, day, month or lifetime.
+
+Examples:
+  farebox quota set --tenant acme executions=1000/day cpu_us=3600000000/month cost=25/month
+  farebox quota set --tenant acme          (removes the tenant's own list)")]
+    Set(QuotaSetArgs),
+}
+
+/// `quota show`.
+#[derive(Debug, Args)]
+pub(crate) struct QuotaShowArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Which tenant (for operators); without it the token's own.
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+}
+
+/// `quota set`.
+#[derive(Debug, Args)]
+pub(crate) struct QuotaSetArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Which tenant.
+    #[arg(long)]
+    pub(crate) tenant: String,
+    /// The quotas.
+    #[arg(value_name = "METER=LIMIT/WINDOW", value_parser = parse::quota)]
+    pub(crate) quotas: Vec<parse::Quota>,
+}
+
+/// `tenant`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    /// Make a tenant.
+    Create(TenantCreateArgs),
+    /// List the tenants.
+    List(ServerArgs),
+    /// Show one tenant.
+    Show(TenantArgs),
+    /// Refuse everything that a tenant asks for; what runs ends and is charged.
+    Suspend(TenantArgs),
+    /// Let a suspended tenant in again.
+    Resume(TenantArgs),
+}
+
+/// `tenant create`.
+#[derive(Debug, Args)]
+pub(crate) struct TenantCreateArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// The tenant's name: it stands in every token, entry and bill.
+    pub(crate) name: String,
+    /// A name for people.
+    #[arg(long)]
+    pub(crate) display_name: Option<String>,
+}
+
+/// `tenant show|suspend|resume`.
+#[derive(Debug, Args)]
+pub(crate) struct TenantArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// The tenant's name.
+    pub(crate) name: String,
+}
+
+/// `ledger`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Replay the journal and check every frame, number, hold, sum and the Merkle root.
+    ///
+    /// Needs the journal alone. Exit code 5 when it does not hold together.
+    Verify(LedgerArgs),
+    /// Throw the queryable view away and make it again from the journal.
+    Rebuild(LedgerArgs),
+}
+
+/// `ledger verify|rebuild`.
+#[derive(Debug, Args)]
+pub(crate) struct LedgerArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Directory of the ledger itself, for a copy that lies elsewhere [default: DIR/ledger].
+    #[arg(value_name = "LEDGER_DIR")]
+    pub(crate) ledger: Option<PathBuf>,
+}

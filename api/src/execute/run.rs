@@ -1,0 +1,138 @@
+//! Step 4: a sandbox, the files, the process. Never fails: whatever happens is a value that can be
+//! settled.
+
+use std::sync::Arc;
+
+use runtime::{Network, OutputSink, Report, SandboxId, SandboxSpec, StartError};
+
+use super::admit::Admission;
+use super::resolve::Plan;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::error::{ApiError, Retry};
+use crate::ids;
+use crate::limits::Limits;
+use crate::live::Flight;
+use crate::record::{Outcome, Record, Start};
+
+/// What a run came to.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// All that was known before it ended.
+    pub(super) record: Record,
+    /// The limits that it ran with.
+    pub(super) limits: Limits,
+    pub(super) end: End,
+    pub(super) finished_us: i64,
+    /// The sandbox whose figures the runtime keeps until they are settled.
+    pub(super) sandbox: SandboxId,
+}
+
+/// How it came to it.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The process ran.
+    Ran(Box<Report>),
+    /// Nothing of the tenant's code has run, and this is how the execution ended.
+    NotStarted(Outcome),
+    /// Nothing has run, and the same request may be sent again.
+    Refused(ApiError),
+}
+
+/// Runs the plan under its admission.
+pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &Arc<Flight>) -> Ran {
+    // Without random bytes the id is all zeros, and the runtime refuses the second sandbox of that
+    // name.
+    let sandbox = SandboxId(ids::new(&app.clock).unwrap_or_default());
+    let granted = admission.held.granted;
+    let limits = Limits {
+        wall_ms: granted.wall_ms,
+        cpu_ms: granted.cpu_ms,
+        ..plan.limits
+    };
+    let reduced = limits != plan.limits;
+    let mut record = plan.record.clone();
+    record.limits = Some(limits);
+    let end = match start(app, plan, (sandbox, limits), reduced, flight).await {
+        Ok((report, started_us)) => {
+            record.start = Some(Start::Cold);
+            record.started_at = Some(rfc3339(started_us));
+            match report.outcome {
+                runtime::Outcome::StartFailed { .. } => {
+                    End::NotStarted(Outcome::from(&report.outcome))
+                }
+                _ => End::Ran(Box::new(report)),
+            }
+        }
+        Err(error) => not_started(error),
+    };
+    Ran {
+        record,
+        limits,
+        end,
+        finished_us: app.clock.wall_us(),
+        sandbox,
+    }
+}
+
+/// Opens a sandbox, lays the files, runs the process.
+async fn start(
+    app: &App,
+    plan: Plan,
+    (id, limits): (SandboxId, Limits),
+    reduced: bool,
+    flight: &Arc<Flight>,
+) -> Result<(Report, i64), StartError> {
+    let spec = SandboxSpec {
+        id,
+        image: plan.image,
+        limits: limits.to_runtime(),
+        network: Network::None,
+    };
+    let mut sandbox = app.runtime.open(spec).await?;
+    if let Err(error) = sandbox.put(&plan.files).await {
+        sandbox.discard().await;
+        return Err(error);
+    }
+    let mut process = plan.process;
+    process.wall_ms = limits.wall_ms;
+    process.cpu_ms = limits.cpu_ms;
+    process.reduced = reduced;
+    let started_us = app.clock.wall_us();
+    let started = rfc3339(started_us);
+    flight.advance(crate::live::Phase::Running, |record| {
+        record.limits = Some(limits);
+        record.start = Some(Start::Cold);
+        record.started_at = Some(started);
+    });
+    let follower = Arc::clone(flight);
+    let sink: OutputSink = Box::new(move |stream, bytes| follower.output(stream, bytes));
+    let report = sandbox
+        .run(process, Some(sink), flight.cancel_signal())
+        .await;
+    Ok((report, started_us))
+}
+
+fn not_started(error: StartError) -> End {
+    match error {
+        StartError::Overloaded { .. } => End::Refused(ApiError::Overloaded {
+            detail: "no room for another sandbox",
+        }),
+        StartError::LauncherGone => End::Refused(ApiError::Unavailable {
+            reason: error.to_string(),
+            retry: Retry::Safe,
+        }),
+        StartError::File { .. } => {
+            End::NotStarted(Outcome::start_failed(crate::config::chain(&error)))
+        }
+        StartError::Refused { .. }
+        | StartError::TimedOut { .. }
+        | StartError::Failed { .. }
+        | StartError::Gone { .. }
+        | StartError::Server { .. } => {
+            let reason = crate::config::chain(&error);
+            tracing::error!(reason = %reason.escape_debug(), "a sandbox could not be started");
+            End::NotStarted(Outcome::start_failed(reason))
+        }
+    }
+}

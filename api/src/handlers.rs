@@ -1,0 +1,10 @@
+//! The resources, one a file; each handler parses, calls, shapes.
+
+pub(crate) mod entries;
+pub(crate) mod events;
+pub(crate) mod executions;
+pub(crate) mod operations;
+pub(crate) mod quotas;
+pub(crate) mod tenants;
+pub(crate) mod tokens;
+pub(crate) mod usage;

@@ -1,0 +1,423 @@
+//! What the ledger shows of itself: entries, holds, denials, rates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ledger::{Body, DeniedBy, Entry, EntryKind, EntryQuery, Hold, Model, RateCard};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::usage::{AsOfView, failed};
+use crate::call::{Answer, Call, List, ok};
+use crate::clock::rfc3339;
+use crate::error::Problem;
+use crate::ids::{self, Kind};
+use crate::record::{ChargeView, Outcome};
+use crate::shape::{self, QuotaScope};
+
+/// An immutable record of the ledger.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EntryView {
+    /// Its number; entries are numbered without gaps.
+    pub seq: u64,
+    /// When it was recorded.
+    pub at: String,
+    /// `settlement` or `act`.
+    pub kind: &'static str,
+    /// Whom it concerns.
+    pub tenant: Option<String>,
+    /// The execution that was settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<String>,
+    /// The hold that paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// Booked on which project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Through which key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// In which image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The caller's tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// What was charged for, by meter; decimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<BTreeMap<String, String>>,
+    /// What was measured above that, by meter; decimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overrun: Option<BTreeMap<String, String>>,
+    /// What it costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charge: Option<ChargeView>,
+    /// Whether the quantities are an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated: Option<bool>,
+    /// Who acted: a key, or `server`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// What was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// What it was done to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A page of entries.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EntryList {
+    /// By number.
+    pub items: Vec<EntryView>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+    /// Up to where this includes everything.
+    pub as_of: AsOfView,
+}
+
+/// A hold.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct HoldView {
+    /// Its id.
+    pub id: String,
+    /// The execution that it pays for.
+    pub execution: String,
+    /// Who pays.
+    pub tenant: String,
+    /// `open`: what has ended is an entry.
+    pub state: &'static str,
+    /// When it was opened.
+    pub opened_at: String,
+    /// The worst case held, by meter; decimal.
+    pub quantities: BTreeMap<String, String>,
+    /// What the worst case costs; decimal.
+    pub amount: String,
+    /// What it counts against.
+    pub scopes: Vec<QuotaScope>,
+}
+
+/// A page of holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct HoldList {
+    /// Oldest first.
+    pub items: Vec<HoldView>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+}
+
+/// Refusals of one kind in one minute.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DenialView {
+    /// The tenant refused.
+    pub tenant: String,
+    /// The quota's name, or `concurrency`, `max_cost`, `suspended`.
+    pub by: String,
+    /// Whose use was counted; null for the whole tenant.
+    pub scope: Option<QuotaScope>,
+    /// Start of the minute.
+    pub minute: String,
+    /// Refusals; decimal.
+    pub count: String,
+}
+
+/// Refusals since the server started, within its bounds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DenialList {
+    /// Newest minute first.
+    pub items: Vec<DenialView>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+}
+
+/// A rate card.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RateView {
+    /// Its id.
+    pub id: String,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// From when it counts.
+    pub effective_from: String,
+    /// The entry that recorded it.
+    pub entry: u64,
+    /// The prices.
+    pub prices: Vec<PriceView>,
+}
+
+/// A price.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PriceView {
+    /// Of what.
+    pub meter: String,
+    /// `unit`: every unit costs the same.
+    pub model: &'static str,
+    /// Of one unit; decimal.
+    pub amount: String,
+    /// How much of the meter a unit is; decimal.
+    pub unit_size: String,
+}
+
+/// All rate cards.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RateList {
+    /// By entry.
+    pub items: Vec<RateView>,
+    /// Always null: the list is short.
+    pub next_cursor: Option<String>,
+}
+
+/// Lists entries by number
+#[utoipa::path(get, path = "/v1/entries", tag = "money",
+    params(("tenant" = Option<String>, Query),
+        ("kind" = Option<String>, Query, description = "settlement or act"),
+        ("from" = Option<String>, Query), ("to" = Option<String>, Query),
+        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = EntryList), (status = 400, body = Problem)))]
+pub(crate) async fn entries(call: Call) -> Answer {
+    let mut query = call.query()?;
+    let tenant = call.tenant(&mut query)?;
+    let page = query.page(&call.app);
+    let after = page
+        .cursor
+        .as_deref()
+        .map_or(Some(0), |cursor| cursor.parse().ok());
+    if after.is_none() {
+        query
+            .faults
+            .add("?cursor", "is not one that was handed out");
+    }
+    let kind = query.take("kind").and_then(|name| match name.as_str() {
+        "settlement" => Some(EntryKind::Settled),
+        "act" => Some(EntryKind::Acted),
+        _ => {
+            query.faults.add("?kind", "must be settlement or act");
+            None
+        }
+    });
+    let (from, to) = (query.time("from"), query.time("to"));
+    query.finish()?;
+    let asked = EntryQuery {
+        after: after.unwrap_or(0),
+        tenant: tenant.map(|tenant| tenant.profile.name.clone()),
+        kind,
+        from,
+        to,
+        limit: page.limit,
+    };
+    let ledger = call.app.ledger.clone();
+    let found = call
+        .app
+        .blocking(move || ledger.entries(&asked))
+        .await?
+        .map_err(failed)?;
+    Ok(ok(&EntryList {
+        items: found.entries.iter().map(entry).collect(),
+        next_cursor: found.next.map(|next| next.to_string()),
+        as_of: found.as_of.into(),
+    }))
+}
+
+fn entry(entry: &Entry) -> EntryView {
+    let mut view = EntryView {
+        seq: entry.seq,
+        at: rfc3339(entry.at),
+        kind: "act",
+        tenant: entry.tenant().map(str::to_owned),
+        execution: None,
+        hold: None,
+        project: None,
+        key: None,
+        image: None,
+        tags: None,
+        outcome: None,
+        usage: None,
+        overrun: None,
+        charge: None,
+        estimated: None,
+        actor: None,
+        action: None,
+        subject: None,
+        reason: None,
+    };
+    match &entry.body {
+        Body::Settled(settled) => {
+            let hold = &settled.hold;
+            view.kind = "settlement";
+            view.execution = Some(ids::text(Kind::Execution, &hold.execution.0));
+            view.hold = Some(ids::text(Kind::Hold, &hold.id.0));
+            view.project = Some(hold.project.clone());
+            view.key = Some(hold.key.clone());
+            view.image = Some(hold.image.clone());
+            view.tags = Some(hold.tags.iter().cloned().collect());
+            view.outcome = Some(Outcome::from_entry(&settled.outcome));
+            view.usage = Some(shape::quantities(&settled.posted));
+            view.overrun = Some(shape::quantities(&settled.overrun));
+            view.charge = Some(ChargeView::from(&settled.charge));
+            view.estimated = Some(settled.estimated);
+        }
+        Body::Acted(acted) => {
+            view.actor = Some(acted.actor.clone());
+            view.action = Some(acted.action.clone());
+            view.subject = Some(acted.subject.clone());
+            view.reason.clone_from(&acted.reason);
+        }
+    }
+    view
+}
+
+/// Lists open holds, oldest first
+#[utoipa::path(get, path = "/v1/holds", tag = "money",
+    params(("tenant" = Option<String>, Query), ("state" = Option<String>, Query),
+        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = HoldList), (status = 400, body = Problem)))]
+pub(crate) async fn holds(call: Call) -> Answer {
+    let mut query = call.query()?;
+    let tenant = call.tenant(&mut query)?;
+    let page = query.page(&call.app);
+    let after = page
+        .cursor
+        .as_deref()
+        .map(|cursor| ids::parse(Kind::Hold, cursor));
+    if after == Some(None) {
+        query
+            .faults
+            .add("?cursor", "is not one that was handed out");
+    }
+    if query.take("state").is_some_and(|state| state != "open") {
+        query
+            .faults
+            .add("?state", "must be open: a hold that has ended is an entry");
+    }
+    query.finish()?;
+    let own = |hold: &Arc<Hold>| {
+        tenant
+            .as_ref()
+            .is_none_or(|tenant| tenant.profile.name == hold.tenant)
+    };
+    let mut open = call.app.ledger.open_holds();
+    open.retain(own);
+    open.sort_by_key(|hold| hold.id);
+    let after = after.flatten();
+    let rest = open
+        .iter()
+        .filter(|hold| after.is_none_or(|after| hold.id.0 > after));
+    let views = rest
+        .take(page.limit.saturating_add(1))
+        .map(|one| hold(one))
+        .collect();
+    Ok(ok(&List::cut(views, page.limit, |last: &HoldView| {
+        last.id.clone()
+    })))
+}
+
+fn hold(hold: &Hold) -> HoldView {
+    let scope = |project, function, key| QuotaScope {
+        project,
+        function,
+        key,
+    };
+    let mut scopes = vec![scope(Some(hold.project.clone()), None, None)];
+    scopes.extend(
+        hold.function
+            .clone()
+            .map(|name| scope(None, Some(name), None)),
+    );
+    scopes.push(scope(None, None, Some(hold.key.clone())));
+    HoldView {
+        id: ids::text(Kind::Hold, &hold.id.0),
+        execution: ids::text(Kind::Execution, &hold.execution.0),
+        tenant: hold.tenant.clone(),
+        state: "open",
+        opened_at: rfc3339(hold.opened_at),
+        quantities: shape::quantities(&hold.quantities),
+        amount: hold.amount.to_string(),
+        scopes,
+    }
+}
+
+/// Counts refusals since the server started, by minute, newest first
+#[utoipa::path(get, path = "/v1/denials", tag = "money",
+    params(("tenant" = Option<String>, Query), ("limit" = Option<u32>, Query),
+        ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = DenialList), (status = 400, body = Problem)))]
+pub(crate) async fn denials(call: Call) -> Answer {
+    let mut query = call.query()?;
+    let tenant = call.tenant(&mut query)?;
+    let page = query.page(&call.app);
+    let skip = page
+        .cursor
+        .as_deref()
+        .map_or(Some(0), |cursor| cursor.parse::<usize>().ok());
+    if skip.is_none() {
+        query
+            .faults
+            .add("?cursor", "is not one that was handed out");
+    }
+    query.finish()?;
+    let skip = skip.unwrap_or(0);
+    let name = tenant.as_ref().map(|tenant| tenant.profile.name.as_str());
+    let counts = call.app.ledger.denials(name).counts;
+    let more = counts.len() > skip.saturating_add(page.limit);
+    let views = counts
+        .into_iter()
+        .skip(skip)
+        .take(page.limit)
+        .map(|count| DenialView {
+            tenant: count.tenant,
+            by: match count.by {
+                DeniedBy::Quota(name) => name,
+                DeniedBy::Concurrency => "concurrency".to_owned(),
+                DeniedBy::MaxCost => "max_cost".to_owned(),
+                DeniedBy::Suspended => "suspended".to_owned(),
+            },
+            scope: shape::scope(&count.scope),
+            minute: rfc3339(count.minute),
+            count: count.count.to_string(),
+        });
+    let items = views.collect();
+    let next_cursor = more.then(|| skip.saturating_add(page.limit).to_string());
+    Ok(ok(&DenialList { items, next_cursor }))
+}
+
+/// Lists the rate cards
+#[utoipa::path(get, path = "/v1/rates", tag = "money", responses((status = 200, body = RateList)))]
+pub(crate) async fn rates(call: Call) -> Answer {
+    call.no_query()?;
+    let cards = call.app.ledger.rate_cards();
+    let items = cards
+        .iter()
+        .map(|(entry, card)| rate(*entry, card))
+        .collect();
+    Ok(ok(&RateList {
+        items,
+        next_cursor: None,
+    }))
+}
+
+fn rate(entry: u64, card: &RateCard) -> RateView {
+    let prices = card.prices.iter().map(|price| {
+        let Model::Unit { amount } = &price.model;
+        PriceView {
+            meter: price.meter.name().to_owned(),
+            model: "unit",
+            amount: shape::plain(&amount.to_string()).to_owned(),
+            unit_size: price.meter.unit_size().to_string(),
+        }
+    });
+    RateView {
+        id: card.id.clone(),
+        currency: card.currency.clone(),
+        effective_from: rfc3339(card.effective_from),
+        entry,
+        prices: prices.collect(),
+    }
+}

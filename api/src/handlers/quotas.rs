@@ -1,0 +1,220 @@
+//! Quotas and limits of tenants: shown with how they stand, replaced whole under `If-Match`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::call::{Answer, Call, tagged};
+use crate::error::{ApiError, Problem};
+use crate::execute::request::{LimitsBody, read_limits};
+use crate::json::Object;
+use crate::limits::Limits;
+use crate::registry::{LimitsDoc, Registry, Tenant};
+use crate::shape::{self, QuotaBody, QuotaView};
+
+/// The quotas in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QuotaList {
+    /// The tenant's own, then its tier's.
+    pub items: Vec<QuotaView>,
+    /// Always null: the list is short.
+    pub next_cursor: Option<String>,
+}
+
+/// What `PUT /v1/tenants/{tenant}/quotas` takes: the tenant's whole own list.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "the schema of what the handler reads")]
+pub(crate) struct QuotasBody {
+    /// An empty list leaves the tier's alone.
+    quotas: Vec<QuotaBody>,
+}
+
+/// What a tenant's executions may ask for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LimitsView {
+    /// Executions at once.
+    pub concurrency: u32,
+    /// The most that an execution may ask for.
+    pub maximum: Limits,
+    /// What one gets that does not ask.
+    pub default: Limits,
+    /// Images that may be used, by name or digest; null: all.
+    pub images: Option<Vec<String>>,
+}
+
+/// What `PUT /v1/tenants/{tenant}/limits` takes; what is absent is the tier's.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "the schema of what the handler reads")]
+pub(crate) struct LimitsPut {
+    /// Executions at once.
+    concurrency: Option<u32>,
+    /// The most that an execution may ask for.
+    maximum: Option<LimitsBody>,
+    /// What one gets that does not ask.
+    default: Option<LimitsBody>,
+    /// Images that may be used, by name or digest.
+    images: Option<Vec<String>>,
+}
+
+/// Shows a tenant's quotas and how they stand
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/quotas", tag = "quotas",
+    params(("tenant" = String, Path)),
+    responses((status = 200, body = QuotaList), (status = 404, body = Problem)))]
+pub(crate) async fn get(call: Call) -> Answer {
+    call.no_query()?;
+    let tenant = operators_tenant(&call)?;
+    show(&call, &tenant)
+}
+
+/// Shows the own quotas and how they stand
+#[utoipa::path(get, path = "/v1/quotas", tag = "quotas",
+    params(("tenant" = Option<String>, Query)),
+    responses((status = 200, body = QuotaList)))]
+pub(crate) async fn own(call: Call) -> Answer {
+    let mut query = call.query()?;
+    let tenant = call.one_tenant(&mut query)?;
+    query.finish()?;
+    show(&call, &tenant)
+}
+
+/// Replaces a tenant's own quotas, which lie over its tier's
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/quotas", tag = "quotas",
+    request_body = QuotasBody,
+    params(("tenant" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = QuotaList), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn put(call: Call) -> Answer {
+    call.no_query()?;
+    let tenant = operators_tenant(&call)?;
+    let expect = call.if_match()?;
+    let max = usize::try_from(call.app.config.ledger.quotas_per_tenant_max).unwrap_or(usize::MAX);
+    let quotas = call.read_list("quotas", |body| {
+        let quotas = body.objects("quotas", max, shape::read_quota);
+        if quotas.is_none() {
+            body.fault("quotas", "is required: a list");
+        }
+        let quotas = quotas?;
+        for (at, quota) in quotas.iter().enumerate() {
+            if quotas
+                .iter()
+                .take(at)
+                .any(|other| other.name() == quota.name())
+            {
+                body.fault(
+                    &format!("quotas/{at}"),
+                    "is the same quota as an earlier one",
+                );
+            }
+        }
+        Some(quotas)
+    })?;
+    let actor = call.caller()?.actor(None);
+    let name = &tenant.profile.name;
+    let tenant = call
+        .app
+        .registry
+        .set_quotas(&actor, name, quotas, expect)
+        .await?;
+    show(&call, &tenant)
+}
+
+fn show(call: &Call, tenant: &Tenant) -> Answer {
+    let states = call
+        .app
+        .ledger
+        .quotas(&tenant.profile.name)
+        .unwrap_or_default();
+    let views = states
+        .iter()
+        .map(|state| shape::quota_view(state, Registry::quota_source(tenant, &state.quota)));
+    Ok(tagged(
+        tenant.quotas_seq,
+        &QuotaList {
+            items: views.collect(),
+            next_cursor: None,
+        },
+    ))
+}
+
+/// The tenant that the path names, for an operator alone.
+fn operators_tenant(call: &Call) -> Result<Arc<Tenant>, ApiError> {
+    let tenant = call.path_tenant()?;
+    if call.caller()?.is_operator() {
+        return Ok(tenant);
+    }
+    let detail = "this is for operators: /v1/quotas shows the own quotas".to_owned();
+    Err(ApiError::Forbidden { detail })
+}
+
+/// Shows a tenant's limits
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/limits", tag = "quotas",
+    params(("tenant" = String, Path)),
+    responses((status = 200, body = LimitsView), (status = 404, body = Problem)))]
+pub(crate) async fn limits(call: Call) -> Answer {
+    call.no_query()?;
+    let tenant = call.path_tenant()?;
+    Ok(tagged(tenant.limits_seq, &limits_view(&tenant.limits)))
+}
+
+/// Replaces a tenant's limits
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/limits", tag = "quotas",
+    request_body = LimitsPut,
+    params(("tenant" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = LimitsView), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn put_limits(call: Call) -> Answer {
+    call.no_query()?;
+    let tenant = call.path_tenant()?;
+    let expect = call.if_match()?;
+    let limits = call.read(|body| read(body, &call))?;
+    let actor = call.caller()?.actor(None);
+    let name = &tenant.profile.name;
+    let tenant = call
+        .app
+        .registry
+        .set_limits(&actor, name, limits, expect)
+        .await?;
+    Ok(tagged(tenant.limits_seq, &limits_view(&tenant.limits)))
+}
+
+fn read(body: &mut Object<'_>, call: &Call) -> Option<LimitsDoc> {
+    let config = &call.app.config;
+    let tier = &config.tier;
+    let concurrency = body.integer("concurrency", 1, 100_000);
+    // A tenant's maximum may pass its tier's, but not the launcher's and the largest disk's.
+    let widest = LimitsDoc {
+        concurrency: tier.concurrency,
+        maximum: config.widest(),
+        default: tier.maximum,
+        images: None,
+    };
+    let maximum = body.object("maximum", |object| read_limits(object, config, &widest));
+    let maximum = maximum.unwrap_or(tier.maximum);
+    // A default that is not named is the tier's, or the maximum where that is less.
+    let default = Limits::from_fn(|name| tier.default.get(name).min(maximum.get(name)));
+    let within = LimitsDoc {
+        maximum,
+        default,
+        ..widest
+    };
+    let default = body.object("default", |object| read_limits(object, config, &within));
+    let images = body.texts("images", config.tenants.images_max);
+    Some(LimitsDoc {
+        concurrency: concurrency
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(tier.concurrency),
+        maximum,
+        default: default.unwrap_or(within.default),
+        images,
+    })
+}
+
+fn limits_view(limits: &LimitsDoc) -> LimitsView {
+    LimitsView {
+        concurrency: limits.concurrency,
+        maximum: limits.maximum,
+        default: limits.default,
+        images: limits.images.clone(),
+    }
+}

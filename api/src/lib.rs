@@ -1,0 +1,49 @@
+//! The HTTP face of Farebox, and the only place where runtime and ledger meet.
+//!
+//! [`serve`] is the server, [`run_once`] one execution without it; [`Config`] is read first, by
+//! whoever calls either.
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod call;
+mod clock;
+mod config;
+mod error;
+mod execute;
+mod handlers;
+mod idempotency;
+mod ids;
+mod images;
+mod json;
+mod keys;
+mod limits;
+mod live;
+mod lookup;
+mod machine;
+mod once;
+mod openapi;
+mod record;
+mod records;
+mod recover;
+mod registry;
+mod routes;
+mod scope;
+mod server;
+mod shape;
+mod tasks;
+mod telemetry;
+mod token;
+mod turns;
+
+pub use crate::clock::{Clock, rfc3339};
+pub use crate::config::{Config, ConfigError, ConfigFault, Layers, Source};
+pub use crate::error::{Code, Fault, Problem, Retry};
+pub use crate::images::{ImageInfo, ImageSource};
+pub use crate::keys::{Keys, KeysError};
+pub use crate::once::{RunError, run_once};
+pub use crate::record::{Outcome, Record};
+pub use crate::scope::{Role, Scope};
+pub use crate::server::{Backend, Running, ServeError, serve};
+pub use crate::telemetry::start_log;
+pub use crate::token::{Claims, Mint, MintError, mint};

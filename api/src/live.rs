@@ -1,0 +1,275 @@
+//! The executions in flight: their state, their output as it comes, and the way to cancel them.
+//!
+//! ```text
+//! admitting -> queued -> running -> finished(record)      the entry goes once the record is kept
+//!     \\-> refused(error) | replayed(record of an earlier one)
+//! ```
+//! The walk alone moves an execution on; everybody else reads, waits for a change, or asks for a
+//! cancel. The output kept here is bounded by the execution's own limit, so that a slow reader
+//! costs nothing more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use runtime::Stream;
+use tokio::sync::{oneshot, watch};
+
+use crate::error::ApiError;
+use crate::record::{Record, State};
+
+type Id = [u8; 16];
+
+/// All executions in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    by_id: Mutex<HashMap<Id, Arc<Flight>>>,
+}
+
+/// One execution in flight.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) id: Id,
+    pub(crate) tenant: String,
+    inner: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+    cancelled: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    phase: Phase,
+    /// What it looks like while it is not finished.
+    record: Record,
+    chunks: Vec<Chunk>,
+    kept: BTreeMap<&'static str, u64>,
+    output_max: u64,
+    /// Whether a client was told of it before it ran.
+    announced: bool,
+}
+
+/// Where an execution is.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// Nobody has said yes yet.
+    Admitting,
+    /// It waits.
+    Queued,
+    /// It has a slot.
+    Running,
+    /// It is settled.
+    Finished(Arc<Record>),
+    /// It was refused and never was.
+    Refused(ApiError),
+    /// It never was: an earlier one with the same key stands for it.
+    Replayed(Arc<Record>),
+}
+
+/// A piece of output.
+#[derive(Debug, Clone)]
+pub(crate) struct Chunk {
+    pub(crate) stream: &'static str,
+    /// Of the first byte, in its stream.
+    pub(crate) offset: u64,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+impl Live {
+    /// Registers an execution that looks like `record` until it has ended.
+    pub(crate) fn begin(&self, id: Id, record: Record, output_max: u64) -> Arc<Flight> {
+        let inner = Inner {
+            phase: Phase::Admitting,
+            chunks: Vec::new(),
+            kept: BTreeMap::new(),
+            output_max,
+            announced: false,
+            record,
+        };
+        let flight = Arc::new(Flight {
+            id,
+            tenant: inner.record.tenant.clone(),
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(0),
+            cancelled: watch::Sender::new(false),
+        });
+        self.lock().insert(id, Arc::clone(&flight));
+        flight
+    }
+
+    /// The execution, if it is in flight and admitted or being admitted.
+    pub(crate) fn get(&self, id: &Id) -> Option<Arc<Flight>> {
+        self.lock().get(id).cloned()
+    }
+
+    /// The admitted executions of a tenant, or of all.
+    pub(crate) fn list(&self, tenant: Option<&str>) -> Vec<Arc<Flight>> {
+        let all = self.lock();
+        let of = all
+            .values()
+            .filter(|flight| tenant.is_none_or(|name| flight.tenant == name));
+        let mut flights: Vec<_> = of.filter(|flight| flight.is_admitted()).cloned().collect();
+        flights.sort_by_key(|flight| flight.id);
+        flights
+    }
+
+    /// Forgets an execution; readers that hold on to it still see its end.
+    pub(crate) fn end(&self, id: &Id) {
+        self.lock().remove(id);
+    }
+
+    pub(crate) fn cancel_all(&self) {
+        for flight in self.lock().values() {
+            flight.cancel();
+        }
+    }
+
+    /// How many are in flight.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Arc<Flight>>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self) {
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Moves it on; `touch` brings what it looks like up to date.
+    pub(crate) fn advance(&self, phase: Phase, touch: impl FnOnce(&mut Record)) {
+        let mut inner = self.lock();
+        touch(&mut inner.record);
+        inner.record.state = match phase {
+            Phase::Admitting | Phase::Queued => State::Queued,
+            Phase::Refused(_) | Phase::Replayed(_) => State::Queued,
+            Phase::Running => State::Running,
+            Phase::Finished(_) => State::Finished,
+        };
+        inner.announced |= matches!(phase, Phase::Queued);
+        inner.phase = phase;
+        drop(inner);
+        self.notify();
+    }
+
+    /// Keeps a piece of output for those who follow, up to the execution's limit.
+    pub(crate) fn output(&self, stream: Stream, bytes: &[u8]) {
+        let name = match stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        };
+        let mut inner = self.lock();
+        let max = inner.output_max;
+        let kept = inner.kept.entry(name).or_default();
+        let offset = *kept;
+        let room = usize::try_from(max.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..bytes.len().min(room)).unwrap_or_default();
+        if bytes.is_empty() {
+            return;
+        }
+        *kept += u64::try_from(bytes.len()).unwrap_or(0);
+        inner.chunks.push(Chunk {
+            stream: name,
+            offset,
+            bytes: Arc::from(bytes),
+        });
+        drop(inner);
+        self.notify();
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.lock().phase.clone()
+    }
+
+    pub(crate) fn is_admitted(&self) -> bool {
+        let unknown = |phase: &Phase| {
+            matches!(
+                phase,
+                Phase::Admitting | Phase::Refused(_) | Phase::Replayed(_)
+            )
+        };
+        !unknown(&self.lock().phase)
+    }
+
+    /// Whether a client was told of it before it ran, and so must find out what became of it.
+    pub(crate) fn was_announced(&self) -> bool {
+        self.lock().announced
+    }
+
+    /// What it looks like now.
+    pub(crate) fn record(&self) -> Arc<Record> {
+        let inner = self.lock();
+        match &inner.phase {
+            Phase::Finished(record) => Arc::clone(record),
+            _ => Arc::new(inner.record.clone()),
+        }
+    }
+
+    /// The pieces of output from the `from`-th on.
+    pub(crate) fn chunks(&self, from: usize) -> Vec<Chunk> {
+        self.lock().chunks.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Tells of every change after this call.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Waits until somebody has decided on it.
+    pub(crate) async fn decided(&self) -> Phase {
+        self.until(|phase| !matches!(phase, Phase::Admitting)).await
+    }
+
+    /// Waits until it has ended, one way or the other.
+    pub(crate) async fn ended(&self) -> Phase {
+        self.until(|phase| {
+            matches!(
+                phase,
+                Phase::Finished(_) | Phase::Refused(_) | Phase::Replayed(_)
+            )
+        })
+        .await
+    }
+
+    async fn until(&self, reached: impl Fn(&Phase) -> bool) -> Phase {
+        let mut changed = self.watch();
+        loop {
+            let phase = self.phase();
+            if reached(&phase) || changed.changed().await.is_err() {
+                return phase;
+            }
+        }
+    }
+
+    /// Asks for its end; the walk hears of it wherever it is.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.send_replace(true);
+    }
+
+    /// Resolves once somebody has asked for its end.
+    pub(crate) async fn until_cancelled(&self) {
+        let mut cancelled = self.cancelled.subscribe();
+        // The sender lives in `self`, so that this cannot fail while it is awaited.
+        drop(cancelled.wait_for(|cancelled| *cancelled).await);
+    }
+
+    /// A receiver that fires at a cancel, for the runtime; the sender's task ends with the
+    /// execution.
+    pub(crate) fn cancel_signal(self: &Arc<Flight>) -> oneshot::Receiver<()> {
+        let (mut sender, receiver) = oneshot::channel();
+        let flight = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = flight.until_cancelled() => drop(sender.send(())),
+                () = sender.closed() => {}
+            }
+        });
+        receiver
+    }
+}

@@ -1,0 +1,115 @@
+//! The OpenAPI document, made from the handlers; a test holds it and the routes together.
+
+use std::sync::OnceLock;
+
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::handlers::{entries, events, executions, operations, quotas, tenants, tokens, usage};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Farebox", description = "Runs other people's code and writes down what it cost."),
+    paths(
+        operations::healthz,
+        operations::readyz,
+        operations::metrics,
+        operations::openapi,
+        tokens::jwks,
+        tenants::create,
+        tenants::list,
+        tenants::get,
+        tenants::patch,
+        tenants::suspend,
+        tenants::resume,
+        tokens::create,
+        tokens::list,
+        tokens::revoke,
+        quotas::get,
+        quotas::put,
+        quotas::own,
+        quotas::limits,
+        quotas::put_limits,
+        executions::create,
+        executions::list,
+        executions::get,
+        executions::cancel,
+        events::follow,
+        usage::usage,
+        usage::costs,
+        entries::entries,
+        entries::holds,
+        entries::denials,
+        entries::rates,
+    ),
+    security(("bearer" = []), ("api_key" = [])),
+    modifiers(&Tokens)
+)]
+struct Document;
+
+/// The two places where a token may stand.
+struct Tokens;
+
+impl Modify for Tokens {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_with(Default::default);
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let header = ApiKeyValue::new("X-Api-Key");
+        components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
+    }
+}
+
+/// The document as JSON.
+pub(crate) fn document() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| Document::openapi().to_pretty_json().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::routes::ROUTES;
+
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(document()).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                documented.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+        let routes: BTreeSet<String> = ROUTES
+            .iter()
+            .map(|route| format!("{} {}", route.method, route.path))
+            .collect();
+        assert_eq!(documented, routes);
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    }
+
+    /// Every field that a client can see says what it is.
+    #[test]
+    fn every_property_of_every_schema_is_described() {
+        let document: serde_json::Value = serde_json::from_str(document()).unwrap();
+        let plain = ["Measured", "Jwk", "LimitsBody"];
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            let Some(properties) = schema["properties"].as_object() else {
+                continue;
+            };
+            for (property, inner) in properties {
+                let described =
+                    inner["description"].is_string() || inner.to_string().contains("$ref");
+                assert!(
+                    described || plain.contains(&name.as_str()),
+                    "{name}.{property}"
+                );
+            }
+        }
+    }
+}

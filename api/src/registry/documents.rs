@@ -1,0 +1,113 @@
+//! The documents that acts carry: their form, and how memory is made from them at start.
+
+use std::sync::Arc;
+
+use ledger::{Ledger, Quota};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{State, Tenant};
+use crate::config::Tier;
+use crate::json::{Faults, Object};
+use crate::limits::Limits;
+use crate::shape;
+
+/// Who a tenant is: `tenant/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProfileDoc {
+    pub(crate) name: String,
+    pub(crate) display_name: Option<String>,
+    pub(crate) created_us: i64,
+    pub(crate) suspended: bool,
+}
+
+/// What a tenant's executions may ask for: `limits/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LimitsDoc {
+    pub(crate) concurrency: u32,
+    pub(crate) maximum: Limits,
+    pub(crate) default: Limits,
+    /// Names or digests of the images it may use; `None`: all.
+    pub(crate) images: Option<Vec<String>>,
+}
+
+/// A token that was minted here, or seen: `token/JTI`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TokenDoc {
+    pub(crate) jti: String,
+    pub(crate) tenant: Option<String>,
+    pub(crate) name: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) created_s: u64,
+    pub(crate) expires_s: u64,
+    /// The key that minted it; `None` for one minted offline.
+    pub(crate) minted_by: Option<String>,
+}
+
+/// The bytes of a document.
+pub(super) fn bytes<T: Serialize>(document: &T) -> Vec<u8> {
+    // These are structs of strings and numbers, which have no form that JSON lacks.
+    serde_json::to_vec(document).unwrap_or_default()
+}
+
+pub(super) fn quotas_bytes(quotas: &[Quota]) -> Vec<u8> {
+    bytes(&quotas.iter().map(shape::quota_body).collect::<Vec<_>>())
+}
+
+pub(super) fn tier_bytes(tier: &Tier) -> Vec<u8> {
+    let quotas: Vec<_> = tier.quotas.iter().map(shape::quota_body).collect();
+    bytes(&(tier.concurrency, quotas, tier.default, tier.maximum))
+}
+
+fn read<T: DeserializeOwned>(subject: &str, bytes: &[u8]) -> Option<T> {
+    let read = serde_json::from_slice(bytes);
+    read.inspect_err(|error| tracing::error!(subject, %error, "a document cannot be read"))
+        .ok()
+}
+
+fn read_quotas(subject: &str, bytes: &[u8]) -> Vec<Quota> {
+    let maps: Vec<Map<String, Value>> = read(subject, bytes).unwrap_or_default();
+    let mut faults = Faults::default();
+    let mut quotas = Vec::with_capacity(maps.len());
+    for map in maps {
+        quotas.extend(shape::read_quota(&mut Object::new(map, &mut faults)));
+    }
+    for fault in faults.into_vec() {
+        tracing::error!(subject, fault = fault.detail, "a quota cannot be read");
+    }
+    quotas
+}
+
+/// Fills `state` from all documents.
+pub(super) fn fold(ledger: &Ledger, tier: &Tier, state: &mut State) {
+    for document in ledger.documents("tenant/") {
+        let Some(profile) = read::<ProfileDoc>(&document.subject, &document.bytes) else {
+            continue;
+        };
+        let name = profile.name.clone();
+        let subject = format!("quotas/{name}");
+        let quotas = ledger.document(&subject);
+        let limits = ledger.document(&format!("limits/{name}"));
+        let tenant = Tenant {
+            profile,
+            quotas_seq: quotas.as_ref().map_or(0, |document| document.seq),
+            quotas: quotas.map_or_else(Vec::new, |document| read_quotas(&subject, &document.bytes)),
+            limits_seq: limits.as_ref().map_or(0, |document| document.seq),
+            limits: limits
+                .and_then(|document| read(&document.subject, &document.bytes))
+                .unwrap_or_else(|| LimitsDoc::of_tier(tier)),
+        };
+        state.tenants.insert(name, Arc::new(tenant));
+    }
+    for document in ledger.documents("token/") {
+        if let Some(token) = read::<TokenDoc>(&document.subject, &document.bytes) {
+            state.see(token);
+        }
+    }
+    for document in ledger.documents("revoked/") {
+        if let Some(jti) = document.subject.strip_prefix("revoked/") {
+            state.revoke(jti);
+        }
+    }
+}
