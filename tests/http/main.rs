@@ -1,0 +1,25 @@
+//! The HTTP face over real sockets: the real ledger, the runtime's deterministic fake, one server
+//! for each test.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code"
+)]
+
+mod client;
+mod server;
+
+mod acts;
+mod auth;
+mod bad_input;
+mod errors;
+mod executions;
+mod idempotency;
+mod isolation;
+mod life;
+mod live;
+mod machine;
+mod money;
+mod openapi;
+mod quotas;

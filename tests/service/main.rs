@@ -1,0 +1,21 @@
+//! The real server with real sandboxes: who its processes are, what is measured and what is
+//! charged, seen from outside and over HTTP. Skips aloud where there is no privilege.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "test code, with clocks and an environment of its own"
+)]
+
+mod billing;
+mod disk;
+#[path = "../support/http.rs"]
+mod http;
+mod processes;
+#[expect(dead_code, reason = "the kill rounds use more of it")]
+#[path = "../support/server.rs"]
+mod server;
+#[expect(dead_code, reason = "the kill rounds use more of it")]
+#[path = "../support/world.rs"]
+mod world;
