@@ -84,7 +84,12 @@ const PLAIN: Program = Program {
 const fn tame(code: &'static str, prints: &'static str) -> Control {
     Control::Inside {
         code,
-        limits: |_| {},
+        // What bounds the program's time would only make a tame one fail.
+        limits: |limits| {
+            limits.wall_ms = LIMITS.wall_ms;
+            limits.cpu_ms = LIMITS.cpu_ms;
+            limits.cpu_millis = LIMITS.cpu_millis;
+        },
         ends: "exited 0",
         prints,
     }

@@ -27,11 +27,13 @@ pub(super) const PROGRAMS: &[Program] = &[
         name: "devices_that_are_there",
         threat: "a device of the host is in /dev, or one that is there can be replaced",
         code: r#"
-            known = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero".split()
+            known = "fd full kcore null ptmx pts random shm stderr stdin stdout tty urandom zero".split()
             tell("others", [name for name in sorted(os.listdir("/dev")) if name not in known])
             for name in "mem", "kmsg", "loop-control", "fuse", "kvm", "vsock", "net/tun", "console":
                 tell(name, opens("/dev/" + name))
             tell("tty", opens("/dev/tty", os.O_RDWR))
+            core = "/dev/kcore"
+            tell("kcore", "held" if not os.path.exists(core) or not open(core, "rb").read(1) else "read")
             attempt("unlink-null", lambda: os.unlink("/dev/null"))
             attempt("chmod-null", lambda: os.chmod("/dev/null", 0))
             attempt("chown-null", lambda: os.chown("/dev/null", 1000, 1000))
@@ -40,6 +42,7 @@ pub(super) const PROGRAMS: &[Program] = &[
         "#,
         prints: "others []\nmem ENOENT\nkmsg ENOENT\nloop-control ENOENT\nfuse ENOENT\nkvm ENOENT
             vsock ENOENT\nnet/tun ENOENT\nconsole ENOENT\ntty ENXIO
+kcore held
             unlink-null EACCES|EPERM|EBUSY\nchmod-null EPERM|EROFS\nchown-null EPERM|EROFS
             make EACCES|EROFS\nnull True",
         control: Control::Outside(Share::Nothing, "others ['kmsg', 'mem']\nmake ok"),

@@ -159,7 +159,7 @@ pub(super) const PROGRAMS: &[Program] = &[
             key EPERM\ncan EPERM\ntipc EPERM\nbluetooth EPERM\nxdp EPERM\nrds EPERM
             high-bits EPERM\nraw EPERM\nraw6 EPERM\nold-packet EPERM\nuevent EPERM\naudit EPERM
             sock-diag EPERM\nroute-high-bits EPERM",
-        control: Control::Outside(Share::Nothing, "vsock ok\nhigh-bits ok\nraw ok\nuevent ok"),
+        control: Control::Outside(Share::Nothing, "raw ok\nraw6 ok\nuevent ok"),
         ..PLAIN
     },
     Program {

@@ -171,6 +171,10 @@ pub(super) const PROGRAMS: &[Program] = &[
                 made += 1
             tell("orphans", made)
         "#,
+        limits: |limits| {
+            limits.wall_ms = 120_000;
+            limits.cpu_ms = 100_000;
+        },
         prints: "orphans 500",
         control: tame(
             r#"

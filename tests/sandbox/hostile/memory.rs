@@ -197,7 +197,11 @@ pub(super) const PROGRAMS: &[Program] = &[
                     pass
             tell("looked", 300000)
         "#,
-        limits: |limits| limits.memory_bytes = 48 * MIB,
+        limits: |limits| {
+            limits.memory_bytes = 48 * MIB;
+            limits.wall_ms = 120_000;
+            limits.cpu_ms = 100_000;
+        },
         // The kernel gives them back when the group is at its limit, but not always soon enough.
         ends: "exited 0|out_of_memory",
         prints: "? looked 300000",

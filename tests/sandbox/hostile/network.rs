@@ -85,7 +85,10 @@ pub(super) const PROGRAMS: &[Program] = &[
             results = {reach(port) for port in ports}
             tell("ports", sorted(results))
         "#,
-        limits: |limits| limits.wall_ms = 60_000,
+        limits: |limits| {
+            limits.wall_ms = 120_000;
+            limits.cpu_ms = 100_000;
+        },
         prints: "ports ['ECONNREFUSED']",
         control: Control::Outside(Share::Network, "ports ['reached']"),
         ..PLAIN
@@ -109,7 +112,15 @@ pub(super) const PROGRAMS: &[Program] = &[
         name: "interfaces_and_names",
         threat: "another interface than the loopback, or a resolver, is a way out",
         code: r#"
-            import socket
+            import fcntl, socket, struct
+            one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            def address(*parts):
+                return struct.pack("=HH4s8x", socket.AF_INET, 0, bytes(parts))
+            device = ctypes.create_string_buffer(b"lo")
+            route = struct.pack("Q16s16s16sHhxxxxQPhxxxxxxPQQHxxxxxx", 0, address(10, 0, 0, 0),
+                                address(0, 0, 0, 0), address(255, 0, 0, 0), 1, 0, 0, 0, 0,
+                                ctypes.addressof(device), 0, 0, 0)
+            attempt("add-route", lambda: fcntl.ioctl(one, 0x890B, route))
             tell("interfaces", sorted(name for _, name in socket.if_nameindex()))
             tell("routes", len(open("/proc/net/route").readlines()) - 1)
             for name in "example.com", "metadata.google.internal":
@@ -122,9 +133,9 @@ pub(super) const PROGRAMS: &[Program] = &[
             tell("servers", len(servers))
             tell("localhost", socket.gethostbyname("localhost"))
         "#,
-        prints: "interfaces ['lo']\nroutes 0\nexample.com unknown
+        prints: "add-route EPERM\ninterfaces ['lo']\nroutes 0\nexample.com unknown
             metadata.google.internal unknown\nservers 0\nlocalhost 127.0.0.1",
-        control: Control::Outside(Share::Network, "routes >=1"),
+        control: Control::Outside(Share::Nothing, "add-route ok\nroutes 1"),
         ..PLAIN
     },
     Program {
