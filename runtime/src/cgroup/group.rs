@@ -329,6 +329,21 @@ impl Group {
         Ok(())
     }
 
+    /// Whether the group holds far more memory than it may. On v2 what the network stack charges in
+    /// an interrupt is let past the limit, and nothing is killed for it.
+    pub(crate) fn is_over(&self) -> io::Result<bool> {
+        if self.version == Version::V1 {
+            return Ok(false);
+        }
+        let number = |name| -> io::Result<Option<u64>> {
+            let text = read_file(self.dir("memory")?, name)?;
+            Ok(text.trim().parse().ok())
+        };
+        let (current, most) = (number("memory.current")?, number("memory.max")?);
+        let over = current.zip(most);
+        Ok(over.is_some_and(|(current, most)| current > most.saturating_add(most / 4)))
+    }
+
     /// Whether the group was removed from every hierarchy before it was opened.
     pub(crate) fn is_gone(&self) -> bool {
         self.parts.is_empty()

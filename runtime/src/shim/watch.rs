@@ -132,6 +132,9 @@ impl Watch<'_> {
             if sandbox.group.version() == Version::V1 {
                 self.wary_until_us.set(self.clock.now_us() + OOM_WAIT_US);
             }
+            if sandbox.group.is_over()? {
+                return Ok(Some(EndedBy::Oom));
+            }
         }
         if (init || memory || is_wary) && sandbox.meter.oom_kills() > 0 {
             return Ok(Some(EndedBy::Oom));
