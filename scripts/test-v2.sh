@@ -236,9 +236,11 @@ compile() {
     targets=
     for test in $tests; do targets="$targets --test $test"; done
     # shellcheck disable=SC2086
-    cargo nextest list --config-file tests/v2/nextest.toml -p runtime -p farebox $targets \
+    cargo nextest list --config-file tests/v2/nextest.toml --workspace $targets \
         --list-type binaries-only --message-format json >"$work/binaries.json" || return 1
-    cargo metadata --format-version 1 --all-features --offline --locked >"$work/cargo.json"
+    platform=$(rustc -vV | sed -n "s/^host: //p")
+    cargo metadata --format-version 1 --all-features --offline --locked \
+        --filter-platform "$platform" >"$work/cargo.json"
 }
 
 stage_tests() {

@@ -102,7 +102,8 @@ loads_filters() {
     # shellcheck disable=SC2016 # the dollars are Perl's
     ask='my $filter = pack("SCCL", 6, 0, 0, 0x7fff0000); my $program = pack("Sx6P", 1, $filter);
         syscall('$prctl', 38, 1, 0, 0, 0); syscall('$prctl', 22, 2, $program, 0, 0)'
-    { perl -e "$ask" && : >"$work/filters"; } </dev/null >/dev/null 2>&1 &
+    # Whatever becomes of Perl: a machine without it is not one whose kernel is stuck.
+    { perl -e "$ask" || true; : >"$work/filters"; } </dev/null >/dev/null 2>&1 &
     for _ in $(seq 300); do
         [ ! -e "$work/filters" ] || return 0
         sleep 0.1

@@ -95,3 +95,8 @@ fn every_file_of_the_map_exists() {
 fn every_invariant_names_a_test_that_is_there() {
     hold(documents::invariants);
 }
+
+#[test]
+fn every_threat_names_the_tests_that_show_it_is_held() {
+    hold(documents::threats);
+}

@@ -34,11 +34,15 @@ pub(crate) struct Query {
     pub(crate) faults: Faults,
 }
 
+/// Longest cursor that is handed out, in bytes.
+const CURSOR_MAX: usize = 512;
+
 /// Where a list begins and how long it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct Page<T> {
     pub(crate) limit: usize,
-    pub(crate) cursor: Option<String>,
+    /// What the cursor says, if there is one.
+    pub(crate) cursor: Option<T>,
 }
 
 /// A page of a list.
@@ -100,15 +104,17 @@ impl Call {
         self.query()?.finish()
     }
 
+    /// The body as a JSON object.
+    pub(crate) fn object(&self) -> Result<serde_json::Map<String, serde_json::Value>, ApiError> {
+        json::parse(&self.body, self.app.config.server.json_depth_max)
+    }
+
     /// Reads the body as a JSON object; all faults at once.
     pub(crate) fn read<T>(
         &self,
         read: impl FnOnce(&mut Object<'_>) -> Option<T>,
     ) -> Result<T, ApiError> {
-        Self::read_map(
-            json::parse(&self.body, self.app.config.server.json_depth_max)?,
-            read,
-        )
+        Self::read_map(self.object()?, read)
     }
 
     /// As [`Call::read`], where a bare list stands for an object with the list in `field`.
@@ -128,7 +134,8 @@ impl Call {
         )
     }
 
-    fn read_map<T>(
+    /// As [`Call::read`], of an object that has been parsed.
+    pub(crate) fn read_map<T>(
         map: serde_json::Map<String, serde_json::Value>,
         read: impl FnOnce(&mut Object<'_>) -> Option<T>,
     ) -> Result<T, ApiError> {
@@ -228,8 +235,8 @@ impl Query {
         time
     }
 
-    /// `limit` and `cursor`.
-    pub(crate) fn page(&mut self, app: &App) -> Page {
+    /// `limit` and `cursor`; `read` knows the cursors that this list hands out.
+    pub(crate) fn page<T>(&mut self, app: &App, read: impl FnOnce(&str) -> Option<T>) -> Page<T> {
         let server = &app.config.server;
         let limit = match self.take("limit").map(|text| text.parse::<usize>()) {
             None => server.list_limit,
@@ -240,10 +247,14 @@ impl Query {
                 server.list_limit
             }
         };
-        let cursor = self.take("cursor");
-        if cursor.as_ref().is_some_and(|cursor| cursor.len() > 512) {
-            self.faults.add("?cursor", "is not one that was handed out");
-        }
+        let given = self.take("cursor");
+        let cursor = given.as_deref().and_then(|text| {
+            let read = (text.len() <= CURSOR_MAX).then(|| read(text)).flatten();
+            if read.is_none() {
+                self.faults.add("?cursor", "is not one that was handed out");
+            }
+            read
+        });
         Page { limit, cursor }
     }
 

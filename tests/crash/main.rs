@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use load::{Acknowledged, Load, Random};
 use serde_json::Value;
-use server::{Server, farebox, wait_until};
-use world::{World, say, seed};
+use server::{Server, farebox};
+use world::{World, say, seed, wait_until};
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
 const CLIENTS_PER_TENANT: usize = 3;

@@ -115,6 +115,12 @@ impl Client {
         self.request("POST", path).json(body).send()
     }
 
+    /// Asks for an execution without waiting for its end.
+    pub(crate) fn post_async(&self, body: &Value) -> Answer {
+        let request = self.request("POST", "/v1/executions");
+        request.header("Prefer", "respond-async").json(body).send()
+    }
+
     pub(crate) fn put(&self, path: &str, body: &Value) -> Answer {
         self.request("PUT", path).json(body).send()
     }

@@ -45,12 +45,7 @@ fn a_full_concurrency_cap_refuses_at_once() {
         .admin()
         .put("/v1/tenants/acme/limits", &json!({"concurrency": 1}))
         .expect(200);
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let record = request.json(&json!({"code": "wait"})).send().expect(202);
-    let id = record["id"].as_str().unwrap().to_owned();
-    server.until_running(&owner, &id);
+    let id = server.running(&owner, &json!({"code": "wait"}));
     let refused = owner.post("/v1/executions", &json!({"code": "print 1"}));
     let problem = refused.problem(429, "concurrency_exceeded");
     assert_eq!(problem["retry"], "safe");
@@ -70,12 +65,7 @@ fn asynchronous_requests_wait_in_a_bounded_queue() {
         .admin()
         .put("/v1/tenants/acme/limits", &json!({"concurrency": 1}))
         .expect(200);
-    let send = |code: &str| {
-        let request = owner
-            .request("POST", "/v1/executions")
-            .header("Prefer", "respond-async");
-        request.json(&json!({"code": code})).send()
-    };
+    let send = |code: &str| owner.post_async(&json!({"code": code}));
     let first = send("wait").expect(202)["id"].as_str().unwrap().to_owned();
     server.until_running(&owner, &first);
     let second = send("print 2").expect(202)["id"]
@@ -124,11 +114,7 @@ fn a_tenants_asynchronous_queue_has_a_bound_of_its_own() {
         .admin()
         .put("/v1/tenants/acme/limits", &limits)
         .expect(200);
-    let send = |code: &str| {
-        let request = owner.request("POST", "/v1/executions");
-        let request = request.header("Prefer", "respond-async");
-        request.json(&json!({"code": code})).send()
-    };
+    let send = |code: &str| owner.post_async(&json!({"code": code}));
     let id = |record: serde_json::Value| record["id"].as_str().unwrap().to_owned();
     let first = id(send("wait").expect(202));
     server.until_running(&owner, &first);
@@ -151,9 +137,7 @@ fn event_streams_have_a_bound() {
     let flags = [("server.event_streams_max", "1")];
     let server = TestServer::with(&flags, FakeOptions::default());
     let owner = server.tenant("acme");
-    let request = owner.request("POST", "/v1/executions");
-    let request = request.header("Prefer", "respond-async");
-    let record = request.json(&json!({"code": "wait"})).send().expect(202);
+    let record = owner.post_async(&json!({"code": "wait"})).expect(202);
     let path = format!("/v1/executions/{}", record["id"].as_str().unwrap());
     server.until_running(&owner, record["id"].as_str().unwrap());
     let mut stream = owner.request("GET", &format!("{path}/events")).open();

@@ -253,10 +253,7 @@ fn a_lost_record_is_rebuilt_from_the_ledger_and_says_so() {
 fn an_asynchronous_run_is_accepted_and_finishes() {
     let server = TestServer::start();
     let owner = server.tenant("acme");
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let accepted = request.json(&json!({"code": "print later"})).send();
+    let accepted = owner.post_async(&json!({"code": "print later"}));
     let record = accepted.expect(202);
     let id = record["id"].as_str().unwrap();
     assert!(["queued", "running", "finished"].contains(&record["state"].as_str().unwrap()));
@@ -268,12 +265,7 @@ fn an_asynchronous_run_is_accepted_and_finishes() {
 fn a_running_execution_can_be_cancelled_once() {
     let server = TestServer::start();
     let owner = server.tenant("acme");
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let record = request.json(&json!({"code": "wait"})).send().expect(202);
-    let id = record["id"].as_str().unwrap().to_owned();
-    server.until_running(&owner, &id);
+    let id = server.running(&owner, &json!({"code": "wait"}));
     assert!(owner.delete(&format!("/v1/executions/{id}")).status < 300);
     let done = finished(&owner, &id);
     assert_eq!(done["outcome"]["kind"], "cancelled");

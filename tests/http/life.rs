@@ -33,15 +33,10 @@ fn a_client_that_hangs_up_still_pays_for_what_ran() {
 fn a_draining_server_refuses_new_runs_and_settles_the_running_ones() {
     let mut server = TestServer::start();
     let owner = server.tenant("acme");
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let record = request
-        .json(&json!({"code": "wait", "limits": {"wall_ms": 60_000}}))
-        .send()
-        .expect(202);
-    let id = record["id"].as_str().unwrap().to_owned();
-    server.until_running(&owner, &id);
+    let id = server.running(
+        &owner,
+        &json!({"code": "wait", "limits": {"wall_ms": 60_000}}),
+    );
     server.restart();
     let owner = server.reach(&owner);
     let done = owner.get(&format!("/v1/executions/{id}")).expect(200);

@@ -89,15 +89,7 @@ fn a_watcher_that_leaves_does_not_stop_the_run() {
 fn a_second_watcher_follows_a_running_execution_to_its_end() {
     let server = TestServer::start();
     let owner = server.tenant("acme");
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let accepted = request
-        .json(&json!({"code": "print early\nwait"}))
-        .send()
-        .expect(202);
-    let id = accepted["id"].as_str().unwrap().to_owned();
-    server.until_running(&owner, &id);
+    let id = server.running(&owner, &json!({"code": "print early\nwait"}));
     let mut follower = owner
         .request("GET", &format!("/v1/executions/{id}/events"))
         .open();

@@ -11,9 +11,7 @@ use crate::client::{Answer, Client};
 use crate::server::{TestServer, finished, until};
 
 fn begin(client: &Client, code: &str) -> String {
-    let request = client.request("POST", "/v1/executions");
-    let accepted = request.header("Prefer", "respond-async");
-    let record = accepted.json(&json!({"code": code})).send().expect(202);
+    let record = client.post_async(&json!({"code": code})).expect(202);
     record["id"].as_str().unwrap().to_owned()
 }
 

@@ -107,12 +107,7 @@ fn entries_are_dense_and_hold_the_receipt_of_each_run() {
 fn an_open_hold_is_listed_while_its_run_lasts() {
     let server = TestServer::start();
     let owner = server.tenant("acme");
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let record = request.json(&json!({"code": "wait"})).send().expect(202);
-    let id = record["id"].as_str().unwrap().to_owned();
-    server.until_running(&owner, &id);
+    let id = server.running(&owner, &json!({"code": "wait"}));
     let holds = owner.get("/v1/holds?state=open").expect(200);
     let hold = &holds["items"][0];
     assert_eq!(hold["execution"], id.as_str(), "{holds}");

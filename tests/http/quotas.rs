@@ -104,20 +104,9 @@ fn a_refusal_because_of_holds_alone_is_safe_to_retry_soon() {
         "acme",
         &json!([{"meter": "executions", "window": "lifetime", "limit": "1", "mode": "hard"}]),
     );
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let record = request
-        .json(&json!({"code": "fail start"}))
-        .send()
-        .expect(202);
+    let record = owner.post_async(&json!({"code": "fail start"})).expect(202);
     crate::server::finished(&owner, record["id"].as_str().unwrap());
-    let request = owner
-        .request("POST", "/v1/executions")
-        .header("Prefer", "respond-async");
-    let record = request.json(&json!({"code": "wait"})).send().expect(202);
-    let id = record["id"].as_str().unwrap().to_owned();
-    server.until_running(&owner, &id);
+    let id = server.running(&owner, &json!({"code": "wait"}));
     let refused = owner.post("/v1/executions", &json!({"code": "print 1"}));
     let problem = refused.problem(429, "quota_exceeded");
     assert_eq!(problem["violated"][0]["cause"], "held", "{problem}");

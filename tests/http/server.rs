@@ -218,6 +218,14 @@ impl TestServer {
         });
     }
 
+    /// Begins an execution and waits until it runs; answers its id.
+    pub(crate) fn running(&self, client: &Client, body: &Value) -> String {
+        let record = client.post_async(body).expect(202);
+        let id = record["id"].as_str().unwrap().to_owned();
+        self.until_running(client, &id);
+        id
+    }
+
     /// Waits until the caller's tenant has an execution; answers its id.
     pub(crate) fn only_execution(&self, client: &Client) -> String {
         until(|| {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http::{self, Answer, Request};
-use crate::server::{self, Server, sandbox_groups, sandboxes_of, wait_until};
-use crate::world::World;
+use crate::server::{self, Server, sandbox_groups, sandboxes_of};
+use crate::world::{World, wait_until};
 
 /// Longest that a sandbox may take to be gone after its answer.
 const PATIENCE: Duration = Duration::from_secs(30);

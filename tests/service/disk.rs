@@ -13,8 +13,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Request};
-use crate::server::{self, Server, wait_until};
-use crate::world::World;
+use crate::server::{self, Server};
+use crate::world::{World, wait_until};
 
 /// Longest that a server may take to see that there is room again, or that there is none.
 const PATIENCE: Duration = Duration::from_secs(60);

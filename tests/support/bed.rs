@@ -15,7 +15,7 @@ use runtime::{
 };
 use tokio::sync::oneshot;
 
-use crate::world::World;
+use crate::world::{World, wait_until};
 
 /// Longest that anything which must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -319,18 +319,6 @@ pub(crate) struct Traces {
     pub(crate) own_mounts: usize,
     /// Settings of the host that programs try to change.
     pub(crate) host: BTreeMap<&'static str, String>,
-}
-
-/// Asks again and again until there is an answer, or time is up.
-pub(crate) fn wait_until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + patience;
-    loop {
-        let answer = ask();
-        if answer.is_some() || Instant::now() > end {
-            return answer;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn numbers_in(dir: &str) -> impl Iterator<Item = u32> {

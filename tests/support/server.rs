@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::http::{self, Answer, Request};
-use crate::world::World;
+use crate::world::{World, wait_until};
 
 /// Longest that the server may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -221,18 +221,6 @@ pub(crate) fn data_dir() -> tempfile::TempDir {
         .prefix("farebox-test-")
         .tempdir()
         .unwrap()
-}
-
-/// Asks again and again until there is an answer, or time is up.
-pub(crate) fn wait_until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + patience;
-    loop {
-        let answer = ask();
-        if answer.is_some() || Instant::now() > end {
-            return answer;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Lets `pause` pass: an instant of a kill, never a synchronisation.

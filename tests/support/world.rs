@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -23,6 +24,18 @@ pub(crate) struct World {
     pub(crate) images: PathBuf,
     /// Long tests run whole.
     pub(crate) full: bool,
+}
+
+/// Asks again and again until there is an answer, or `patience` has passed.
+pub(crate) fn wait_until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let answer = ask();
+        if answer.is_some() || Instant::now() > end {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 impl World {

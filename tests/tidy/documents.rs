@@ -227,16 +227,49 @@ pub(crate) fn invariants(tree: &Tree) -> Vec<String> {
         let Some(names) = line.trim().strip_prefix("Tests: ") else {
             continue;
         };
-        for name in names.split('`').skip(1).step_by(2) {
-            let function = format!("fn {name}(");
-            let listed = format!("\"{name}\"");
-            let there = tree
-                .ending("rs")
-                .any(|(_, text)| text.contains(&function) || text.contains(&listed));
-            if !there {
-                faults.push(format!("{page}: no test is called {name}"));
-            }
-        }
+        faults.extend(missing_tests(tree, page, names));
     }
     faults
+}
+
+/// Every row of the tables of threats in `SECURITY.md` names tests, and they are there.
+pub(crate) fn threats(tree: &Tree) -> Vec<String> {
+    let page = "SECURITY.md";
+    let Some(source) = tree.text(page) else {
+        return vec![format!("{page} is missing")];
+    };
+    let part = source.split("## Threats, ").nth(1).unwrap_or("");
+    let part = part.split("\n## ").next().unwrap_or("");
+    let is_row = |line: &&str| {
+        line.starts_with("| ") && !line.starts_with("| threat ") && !line.starts_with("|--")
+    };
+    let mut faults = Vec::new();
+    for row in part.lines().filter(is_row) {
+        let columns: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [threat, _, tests] = columns[..] else {
+            faults.push(format!("{page}: not three columns: {row}"));
+            continue;
+        };
+        if !tests.contains('`') {
+            faults.push(format!("{page}: \"{threat}\" names no test"));
+        }
+        faults.extend(missing_tests(tree, page, tests));
+    }
+    faults
+}
+
+/// A fault for each name in backquotes that no test has.
+fn missing_tests(tree: &Tree, page: &str, names: &str) -> Vec<String> {
+    let names = names.split('`').skip(1).step_by(2);
+    let is_missing = |name: &&str| {
+        let function = format!("fn {name}(");
+        let listed = format!("\"{name}\"");
+        !tree
+            .ending("rs")
+            .any(|(_, text)| text.contains(&function) || text.contains(&listed))
+    };
+    names
+        .filter(is_missing)
+        .map(|name| format!("{page}: no test is called {name}"))
+        .collect()
 }

@@ -354,6 +354,22 @@ fn an_invariant_without_its_test_is_a_fault() {
 }
 
 #[test]
+fn a_threat_without_its_test_is_a_fault() {
+    let head = "## Threats, held\n\n| threat | what holds it | tests |\n|---|---|---|\n";
+    let page = format!("{head}| bomb | limit | `it_holds` |\n\n## After\n| a |\n");
+    let bare = format!("{head}| bomb | limit | none |\n");
+    let test = ("tests/a.rs", "name: \"it_holds\",");
+    let good = [("SECURITY.md", page.as_str()), test];
+    tells(documents::threats, &good[..1], "it_holds", &good);
+    tells(
+        documents::threats,
+        &[("SECURITY.md", bare.as_str())],
+        "names no test",
+        &good,
+    );
+}
+
+#[test]
 fn strings_comments_and_characters_are_not_code() {
     let source = "let a = r#\"x \"unsafe\" y\"#; let b = '\"'; unsafe {} // unsafe\nfn f<'a>() {}";
     let code = text::code(source);

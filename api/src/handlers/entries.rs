@@ -185,16 +185,7 @@ pub(crate) struct RateList {
 pub(crate) async fn entries(call: Call) -> Answer {
     let mut query = call.query()?;
     let tenant = call.tenant(&mut query)?;
-    let page = query.page(&call.app);
-    let after = page
-        .cursor
-        .as_deref()
-        .map_or(Some(0), |cursor| cursor.parse().ok());
-    if after.is_none() {
-        query
-            .faults
-            .add("?cursor", "is not one that was handed out");
-    }
+    let page = query.page(&call.app, |cursor| cursor.parse().ok());
     let kind = query.take("kind").and_then(|name| match name.as_str() {
         "settlement" => Some(EntryKind::Settled),
         "act" => Some(EntryKind::Acted),
@@ -206,7 +197,7 @@ pub(crate) async fn entries(call: Call) -> Answer {
     let (from, to) = (query.time("from"), query.time("to"));
     query.finish()?;
     let asked = EntryQuery {
-        after: after.unwrap_or(0),
+        after: page.cursor.unwrap_or(0),
         tenant: tenant.map(|tenant| tenant.profile.name.clone()),
         kind,
         from,
@@ -282,16 +273,7 @@ fn entry(entry: &Entry) -> EntryView {
 pub(crate) async fn holds(call: Call) -> Answer {
     let mut query = call.query()?;
     let tenant = call.tenant(&mut query)?;
-    let page = query.page(&call.app);
-    let after = page
-        .cursor
-        .as_deref()
-        .map(|cursor| ids::parse(Kind::Hold, cursor));
-    if after == Some(None) {
-        query
-            .faults
-            .add("?cursor", "is not one that was handed out");
-    }
+    let page = query.page(&call.app, |cursor| ids::parse(Kind::Hold, cursor));
     if query.take("state").is_some_and(|state| state != "open") {
         query
             .faults
@@ -306,10 +288,9 @@ pub(crate) async fn holds(call: Call) -> Answer {
     let mut open = call.app.ledger.open_holds();
     open.retain(own);
     open.sort_by_key(|hold| hold.id);
-    let after = after.flatten();
     let rest = open
         .iter()
-        .filter(|hold| after.is_none_or(|after| hold.id.0 > after));
+        .filter(|hold| page.cursor.is_none_or(|after| hold.id.0 > after));
     let views = rest
         .take(page.limit.saturating_add(1))
         .map(|one| hold(one))
@@ -352,18 +333,9 @@ fn hold(hold: &Hold) -> HoldView {
 pub(crate) async fn denials(call: Call) -> Answer {
     let mut query = call.query()?;
     let tenant = call.tenant(&mut query)?;
-    let page = query.page(&call.app);
-    let skip = page
-        .cursor
-        .as_deref()
-        .map_or(Some(0), |cursor| cursor.parse::<usize>().ok());
-    if skip.is_none() {
-        query
-            .faults
-            .add("?cursor", "is not one that was handed out");
-    }
+    let page = query.page(&call.app, |cursor| cursor.parse().ok());
     query.finish()?;
-    let skip = skip.unwrap_or(0);
+    let skip: usize = page.cursor.unwrap_or(0);
     let name = tenant.as_ref().map(|tenant| tenant.profile.name.as_str());
     let counts = call.app.ledger.denials(name).counts;
     let more = counts.len() > skip.saturating_add(page.limit);

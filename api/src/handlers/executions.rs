@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::events;
@@ -15,7 +16,6 @@ use crate::execute::request::{self, ExecutionBody};
 use crate::execute::{self, Begun, Job, Mode};
 use crate::idempotency::Key;
 use crate::ids::{self, Kind};
-use crate::json;
 use crate::live::Phase;
 use crate::lookup;
 use crate::record::{Record, State};
@@ -53,7 +53,11 @@ pub(crate) async fn create(call: Call) -> Answer {
     let mut query = call.query()?;
     let tenant = call.one_tenant(&mut query)?;
     query.finish()?;
-    let request = call.read(|body| request::read(body, &app.config, &tenant.limits))?;
+    let body = call.object()?;
+    let key = idempotency_key(&call, &body);
+    let request = Call::read_map(body, |body| {
+        request::read(body, &app.config, &tenant.limits)
+    })?;
     let streams = accepts_events(&call);
     let mode = if prefers_async(&call) && !streams {
         Mode::Async
@@ -61,16 +65,7 @@ pub(crate) async fn create(call: Call) -> Answer {
         Mode::Sync
     };
     let mut job = Job::new(call.caller()?, tenant, request, mode);
-    if let Some(header) = call.http.headers().get("idempotency-key") {
-        let header = header.to_str().unwrap_or_default();
-        let body = json::parse(&call.body, app.config.server.json_depth_max)?;
-        job.idempotency = Some(Key::read(
-            header,
-            app.config.idempotency.key_max_bytes,
-            CREATE,
-            &body,
-        )?);
-    }
+    job.idempotency = key.transpose()?;
     job.trace_id = match telemetry::trace_id(call.header("traceparent")) {
         Some(given) => given,
         None => ids::hex(&ids::new(&app.clock)?),
@@ -95,6 +90,13 @@ pub(crate) async fn create(call: Call) -> Answer {
         Phase::Refused(error) => Err(error),
         _ => Ok(answer(&flight.record())),
     }
+}
+
+fn idempotency_key(call: &Call, body: &Map<String, Value>) -> Option<Result<Key, ApiError>> {
+    let header = call.http.headers().get("idempotency-key")?;
+    let text = header.to_str().unwrap_or_default();
+    let most = call.app.config.idempotency.key_max_bytes;
+    Some(Key::read(text, most, CREATE, body))
 }
 
 /// 200 for what has ended, 202 for what has not.
@@ -172,16 +174,7 @@ impl Filter {
 pub(crate) async fn list(call: Call) -> Answer {
     let mut query = call.query()?;
     let tenant = call.one_tenant(&mut query)?;
-    let page = query.page(&call.app);
-    let before = page
-        .cursor
-        .as_deref()
-        .map(|cursor| ids::parse(Kind::Execution, cursor));
-    if before == Some(None) {
-        query
-            .faults
-            .add("?cursor", "is not one that was handed out");
-    }
+    let page = query.page(&call.app, |cursor| ids::parse(Kind::Execution, cursor));
     let state = query.take("state").and_then(|name| {
         let states = [State::Queued, State::Running, State::Finished];
         let names = ["queued", "running", "finished"].into_iter().zip(states);
@@ -215,7 +208,7 @@ pub(crate) async fn list(call: Call) -> Answer {
     };
     let app = Arc::clone(&call.app);
     let name = tenant.profile.name.clone();
-    let search = move || find(&app, &name, &filter, before.flatten(), page.limit);
+    let search = move || find(&app, &name, &filter, page.cursor, page.limit);
     Ok(ok(&call.app.blocking(search).await?))
 }
 

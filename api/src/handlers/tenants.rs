@@ -114,7 +114,7 @@ pub(crate) async fn create(call: Call) -> Answer {
     responses((status = 200, body = TenantList)))]
 pub(crate) async fn list(call: Call) -> Answer {
     let mut query = call.query()?;
-    let page = query.page(&call.app);
+    let page = query.page(&call.app, |cursor| Some(cursor.to_owned()));
     query.finish()?;
     let after = page.cursor.as_deref();
     let tenants = call

@@ -251,7 +251,7 @@ fn within(
 pub(crate) async fn list(call: Call) -> Answer {
     let tenant = call.path_tenant()?;
     let mut query = call.query()?;
-    let page = query.page(&call.app);
+    let page = query.page(&call.app, |cursor| Some(cursor.to_owned()));
     query.finish()?;
     let now_s = call.app.clock.wall_s();
     let after = page.cursor.as_deref();

@@ -179,7 +179,7 @@ async fn report(call: &Call) -> Result<(UsageQuery, UsageReport), ApiError> {
 fn read(call: &Call) -> Result<UsageQuery, ApiError> {
     let mut query = call.query()?;
     let tenant = call.tenant(&mut query)?;
-    let page = query.page(&call.app);
+    let page = query.page(&call.app, |cursor| Some(cursor.to_owned()));
     let (from, to) = (query.time("from"), query.time("to"));
     let window = match query.take("window").as_deref() {
         None | Some("day") => Window::Day,

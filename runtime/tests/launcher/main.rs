@@ -19,6 +19,8 @@ mod bench;
 mod ends;
 mod frames;
 mod lives;
+#[path = "../support/own_dev.rs"]
+mod own_dev;
 mod probe;
 mod support;
 // The wire itself, compiled in: tests speak it byte by byte, and it is no part of the public face.

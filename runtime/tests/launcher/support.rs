@@ -9,13 +9,12 @@ use std::process::Child;
 use std::sync::OnceLock;
 
 use nix::fcntl::{AtFlags, OFlag};
-use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknod};
+use nix::sys::stat::fstatat;
 use nix::unistd::pipe2;
 
+use crate::own_dev;
 use crate::wire::{
     Ended, FRAME_MAX, FinalRecord, FromInit, FromLauncher, FromShim, Go, INIT_FRAME_MAX, Id, Make,
     Start, ToInit, ToLauncher, ToShim, WireImage, WireLimits, WireNetwork, recv, send,
@@ -39,38 +38,7 @@ pub(crate) fn isolate() -> Result<(), String> {
     }
     let dev = File::open("/dev").map_err(|error| format!("no /dev: {error}"))?;
     HOST_DEV.get_or_init(|| dev);
-    let enter = || -> nix::Result<()> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-        mount(
-            Some("tmpfs"),
-            "/dev",
-            Some("tmpfs"),
-            MsFlags::MS_NOSUID,
-            Some("mode=755"),
-        )?;
-        let nodes = [
-            ("null", 3),
-            ("zero", 5),
-            ("full", 7),
-            ("random", 8),
-            ("urandom", 9),
-        ];
-        for (name, minor) in nodes {
-            let mode = Mode::from_bits_truncate(0o666);
-            mknod(
-                &Path::new("/dev").join(name),
-                SFlag::S_IFCHR,
-                mode,
-                makedev(1, minor),
-            )?;
-        }
-        let mode = Mode::from_bits_truncate(0o600);
-        mknod("/dev/loop-control", SFlag::S_IFCHR, mode, makedev(10, 237))?;
-        Ok(())
-    };
-    enter().map_err(|errno| format!("no mount namespace of its own: {errno}"))
+    own_dev::enter().map_err(|errno| format!("no mount namespace of its own: {errno}"))
 }
 
 /// The host's `/dev`, from before this process had one of its own.

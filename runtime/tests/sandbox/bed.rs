@@ -3,9 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use runtime::image::{Image, Store};
 use runtime::{
     DiskClass, File, LauncherConfig, Limits, Network, Options, OutputSink, Process, Report,
@@ -27,37 +24,6 @@ pub(crate) fn lacks() -> Option<String> {
     found
         .err()
         .map(|error| format!("FAREBOX_TEST_IMAGES: {error}"))
-}
-
-/// Moves this process into a mount namespace with a `/dev` of its own.
-pub(crate) fn isolate() -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-    mount(
-        Some("tmpfs"),
-        "/dev",
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID,
-        Some("mode=755"),
-    )?;
-    let nodes = [
-        ("null", 1, 3),
-        ("zero", 1, 5),
-        ("full", 1, 7),
-        ("random", 1, 8),
-        ("urandom", 1, 9),
-    ];
-    for (name, major, minor) in nodes {
-        let mode = Mode::from_bits_truncate(0o666);
-        mknod(
-            &Path::new("/dev").join(name),
-            SFlag::S_IFCHR,
-            mode,
-            makedev(major, minor),
-        )?;
-    }
-    Ok(())
 }
 
 pub(crate) struct Bed {

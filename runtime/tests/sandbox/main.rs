@@ -16,6 +16,8 @@
 
 mod bed;
 mod ends;
+#[path = "../support/own_dev.rs"]
+mod own_dev;
 mod run;
 mod survives;
 
@@ -63,7 +65,7 @@ fn run_all<'a>(tests: impl Iterator<Item = &'a Test>) -> ExitCode {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let lacks = bed::lacks();
     if lacks.is_none() {
-        bed::isolate().unwrap();
+        own_dev::enter().unwrap();
     }
     for (name, test) in tests {
         if let Some(why) = &lacks {
