@@ -1,6 +1,5 @@
 //! A runtime under test, and what tests ask of it.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use runtime::image::{Image, Store};
