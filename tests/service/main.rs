@@ -9,6 +9,8 @@
 )]
 
 mod billing;
+#[path = "../support/bombs.rs"]
+mod bombs;
 mod disk;
 #[path = "../support/http.rs"]
 mod http;
@@ -16,6 +18,7 @@ mod processes;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/server.rs"]
 mod server;
+mod soak;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/world.rs"]
 mod world;

@@ -140,6 +140,15 @@ impl Server {
         self.child.id()
     }
 
+    /// Anonymous memory of the server's process.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap() << 10
+    }
+
     /// The server and all that descends from it.
     pub(crate) fn family(&self) -> BTreeSet<Process> {
         descendants(self.child.id())

@@ -1,0 +1,129 @@
+//! Many executions in a row, one in ten hostile: what there was before is what there is after.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::bombs::{self, BOMBS};
+use crate::http::Request;
+use crate::server::{self, Server, sandbox_groups};
+use crate::world::{World, say, wait_until};
+
+/// Longest that the last sandbox may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs before the first look: caches, pools and arenas have their size then.
+const WARM_UP: usize = 200;
+const AT_ONCE: usize = 8;
+
+/// What must not grow with the number of executions.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    processes: usize,
+    groups: usize,
+    /// Mounts and descriptors of the server and of the launcher.
+    mounts: [usize; 2],
+    files: [usize; 2],
+    loops: usize,
+}
+
+#[test]
+fn thousands_of_executions_leave_nothing_and_cost_no_memory() {
+    let Some(world) = World::enter("thousands of executions") else {
+        return;
+    };
+    let runs = if world.full { 10_000 } else { 1_000 };
+    let dir = server::data_dir();
+    let mut server = Server::start(&world, dir.path(), &[("FAREBOX_LOG__FILTER", "warn")]);
+    let token = server.tenant("acme");
+    warm_up(&server, &token);
+    let (before, memory_before) = (settled(&server, dir.path()), server.memory_bytes());
+    let mut ends = BTreeMap::new();
+    (0..runs).for_each(|number| run(&server, &token, number, &mut ends));
+    let (after, memory_after) = (settled(&server, dir.path()), server.memory_bytes());
+    let kib = |bytes: u64| bytes >> 10;
+    let (from, to) = (kib(memory_before), kib(memory_after));
+    say(&format!(
+        "{runs} runs, ends {ends:?}; {after:?}; memory of the server {from} -> {to} KiB"
+    ));
+    assert_eq!(before, after);
+    assert!(
+        memory_after <= memory_before + memory_before / 10,
+        "the server's memory grew from {from} to {to} KiB"
+    );
+    world.assert_host_dev();
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Several at once: the launcher keeps what it makes for each of its slots' first sandboxes.
+fn warm_up(server: &Server, token: &str) {
+    std::thread::scope(|scope| {
+        for first in 0..AT_ONCE {
+            scope.spawn(move || {
+                let numbers = (first..WARM_UP).step_by(AT_ONCE);
+                numbers.for_each(|number| run(server, token, number, &mut BTreeMap::new()));
+            });
+        }
+    });
+}
+
+fn run(server: &Server, token: &str, number: usize, ends: &mut BTreeMap<String, usize>) {
+    let bomb = (number % 10 == 9).then(|| &BOMBS[number / 10 % BOMBS.len()]);
+    let tame = json!({ "language": "python", "code": format!("print({number})") });
+    let body = bomb.map_or(tame, |bomb| bombs::body(bomb, 300));
+    let (method, path, body) = ("POST", "/v1/executions", Some(&body));
+    let request = Request {
+        method,
+        path,
+        token,
+        body,
+        ..Request::default()
+    };
+    let record = server.ask(&request).unwrap().body;
+    match bomb {
+        // At 300 ms any of them may run out of time first.
+        Some(bomb) => assert!(
+            bombs::ended_rightly(bomb, &record) || record["outcome"]["kind"] == "timed_out",
+            "{}: {record}",
+            bomb.0
+        ),
+        None => assert_eq!(record["stdout"], format!("{number}\n"), "{record}"),
+    }
+    let kind = record["outcome"]["kind"].as_str().unwrap_or_default();
+    *ends.entry(kind.to_owned()).or_default() += 1;
+}
+
+/// What there is once the last sandbox is gone.
+fn settled(server: &Server, dir: &Path) -> Traces {
+    let quiet = wait_until(PATIENCE, || {
+        let family = server.family();
+        // Server, launcher: every shim is a child of the launcher.
+        (family.len() == 2 && sandbox_groups(dir).is_empty()).then_some(family.len())
+    });
+    let launcher = server
+        .family()
+        .iter()
+        .map(|process| process.0)
+        .find(|pid| *pid != server.pid());
+    let pids = [server.pid(), launcher.unwrap()];
+    let entries = |path: String| fs::read_dir(path).unwrap().count();
+    let lines = |path: String| fs::read_to_string(path).unwrap().lines().count();
+    Traces {
+        processes: quiet.unwrap_or_else(|| server.family().len()),
+        groups: sandbox_groups(dir).len(),
+        mounts: pids.map(|pid| lines(format!("/proc/{pid}/mountinfo"))),
+        files: pids.map(|pid| entries(format!("/proc/{pid}/fd"))),
+        loops: bound_loops(),
+    }
+}
+
+/// Loop devices of this machine that have a file.
+fn bound_loops() -> usize {
+    let devices = fs::read_dir("/sys/block").unwrap().flatten();
+    devices
+        .filter(|device| device.path().join("loop/backing_file").exists())
+        .count()
+}
