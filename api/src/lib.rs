@@ -33,6 +33,7 @@ mod server;
 mod shape;
 mod tasks;
 mod telemetry;
+mod text;
 mod token;
 mod turns;
 

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ledger::{Charge, Entry, Quantities, Settled};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -32,7 +31,7 @@ pub struct Record {
     /// Head of standard output.
     #[serde(default)]
     pub stdout: String,
-    /// `utf8`, or `base64` where the bytes are no UTF-8.
+    /// `utf8`, or `base64` where the bytes are no UTF-8 or mostly control characters.
     #[serde(default)]
     pub stdout_encoding: Encoding,
     /// Whether output past the limit was dropped.
@@ -373,22 +372,6 @@ impl From<&Charge> for ChargeView {
     }
 }
 
-/// Captured bytes as JSON can carry them.
-pub(crate) fn text_of(bytes: &[u8]) -> (String, Encoding) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (text.to_owned(), Encoding::Utf8),
-        Err(_) => (STANDARD.encode(bytes), Encoding::Base64),
-    }
-}
-
-/// The bytes that a record's text stands for.
-pub(crate) fn bytes_of(text: &str, encoding: Encoding) -> Vec<u8> {
-    match encoding {
-        Encoding::Utf8 => text.as_bytes().to_vec(),
-        Encoding::Base64 => STANDARD.decode(text).unwrap_or_default(),
-    }
-}
-
 /// The form in which a hold names the image, so that an entry alone can tell name and digest.
 pub(crate) fn image_to_entry(image: &ImageRef) -> String {
     format!("{}@{}", image.name, image.digest)
@@ -471,14 +454,6 @@ mod tests {
             let outcome = Outcome::from(&outcome);
             assert_eq!(Outcome::from_entry(&outcome.to_entry()), outcome);
         }
-    }
-
-    #[test]
-    fn output_that_is_no_utf8_is_base64() {
-        assert_eq!(text_of(b"42\n"), ("42\n".to_owned(), Encoding::Utf8));
-        let (text, encoding) = text_of(&[0xff, 0]);
-        assert_eq!((text.as_str(), encoding), ("/wA=", Encoding::Base64));
-        assert_eq!(bytes_of(&text, encoding), [0xff, 0]);
     }
 
     #[test]

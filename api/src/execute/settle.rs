@@ -10,6 +10,7 @@ use crate::clock::rfc3339;
 use crate::error::ApiError;
 use crate::ids::{self, Kind};
 use crate::record::{self, ChargeView, Measured, Outcome, Receipt, Record, State, Usage};
+use crate::text;
 
 /// Ends the hold, and completes the record. Durable once this answers.
 pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<Record, ApiError> {
@@ -47,9 +48,11 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
     // If this fails, the shim still has the figures, and the next start settles from them.
     let receipt = admission.settle(settlement).await?;
     app.runtime.forget(sandbox);
-    (record.stdout, record.stdout_encoding) = record::text_of(&report.stdout.bytes);
+    (record.stdout, record.stdout_encoding) =
+        text::text_of(&report.stdout.bytes, report.stdout.truncated);
     record.stdout_truncated = report.stdout.truncated;
-    (record.stderr, record.stderr_encoding) = record::text_of(&report.stderr.bytes);
+    (record.stderr, record.stderr_encoding) =
+        text::text_of(&report.stderr.bytes, report.stderr.truncated);
     record.stderr_truncated = report.stderr.truncated;
     record.outcome = Some(outcome);
     record.measured = Some(Measured::from(&report.measured));

@@ -21,7 +21,8 @@ use crate::app::App;
 use crate::call::{Answer, Call};
 use crate::error::{ApiError, Problem};
 use crate::live::{Flight, Phase};
-use crate::record::{self, Record};
+use crate::record::Record;
+use crate::text;
 
 /// Follows an execution's events, from the first on
 #[utoipa::path(get, path = "/v1/executions/{id}/events", tag = "executions",
@@ -115,7 +116,7 @@ fn replay(record: &Record) -> Vec<Bytes> {
         ("stdout", &record.stdout, record.stdout_encoding),
         ("stderr", &record.stderr, record.stderr_encoding),
     ] {
-        let bytes = record::bytes_of(text, encoding);
+        let bytes = text::bytes_of(text, encoding);
         if !bytes.is_empty() {
             events.push(output_event(stream, 0, &bytes));
         }
