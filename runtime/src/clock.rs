@@ -1,6 +1,9 @@
 //! The one reader of clocks in this crate: monotonic, and the wall only for what people read.
 
+use std::io;
 use std::time::{Instant, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
 
 /// Counts microseconds from the moment it was made; never goes back.
 #[derive(Debug, Clone, Copy)]
@@ -27,4 +30,15 @@ pub(crate) fn wall_s() -> u64 {
     let now = SystemTime::now();
     now.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// What takes the kernel's two clocks that count from the machine's start back to their beginning:
+/// the text of a `/proc/PID/timens_offsets`.
+pub(crate) fn offsets_to_zero() -> io::Result<String> {
+    let whole_s = |clock| clock_gettime(clock).map(|time| time.tv_sec());
+    let monotonic_s = whole_s(ClockId::CLOCK_MONOTONIC)?;
+    let boottime_s = whole_s(ClockId::CLOCK_BOOTTIME)?;
+    Ok(format!(
+        "monotonic -{monotonic_s} 0\nboottime -{boottime_s} 0\n"
+    ))
 }

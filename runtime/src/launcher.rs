@@ -10,6 +10,7 @@
 //! One thread for all its life. It trusts nobody: what it is asked for is closed, bounded and
 //! checked against its own configuration, and a frame that is not right is refused and logged.
 
+pub(crate) mod cpus;
 mod images;
 pub(crate) mod kernel;
 pub(crate) mod root;

@@ -24,6 +24,7 @@ mod sandbox;
 mod seccomp;
 mod shim;
 mod spec;
+mod truth;
 mod wire;
 
 pub use crate::error::{Error, Fault, PostureError, StartError};

@@ -8,6 +8,8 @@
 
 use serde_json::{Value, json};
 
+use crate::launcher::root::TOLD;
+use crate::truth;
 use crate::wire::{DiskClass, WireLimits, WireNetwork};
 
 /// Ids in a sandbox's range: 0 to this.
@@ -97,16 +99,22 @@ pub(crate) fn config(posture: &Posture<'_>) -> Value {
     })
 }
 
-fn mounts() -> Value {
+fn mounts() -> Vec<Value> {
     let shm = format!("size={SHM_BYTES}");
-    json!([
-        {"destination": "/proc", "type": "proc", "source": "proc",
-         "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-         "options": ["nosuid", "noexec", "mode=755", "size=64k", "nr_inodes=64"]},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs",
-         "options": ["nosuid", "noexec", "nodev", "mode=1777", shm, "nr_inodes=4096"]},
-    ])
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc",
+            "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "noexec", "mode=755", "size=64k", "nr_inodes=64"]}),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", shm, "nr_inodes=4096"]}),
+    ];
+    mounts.extend(truth::FILES.map(|name| {
+        json!({"destination": format!("/proc/{name}"), "type": "bind",
+            "source": format!("{TOLD}/{name}"),
+            "options": ["bind", "ro", "nosuid", "noexec", "nodev"]})
+    }));
+    mounts
 }
 
 /// Limits on each process; soft is hard, so that none can be raised again.
@@ -167,11 +175,14 @@ mod tests {
     #[test]
     fn nothing_of_the_host_is_mounted() {
         let config = sample();
+        let is_told = |name| truth::FILES.contains(&name);
         for mount in config["mounts"].as_array().unwrap() {
-            assert!(
-                matches!(mount["type"].as_str(), Some("proc" | "tmpfs")),
-                "{mount}"
-            );
+            let source = mount["source"].as_str().unwrap();
+            let is_ours = match mount["type"].as_str() {
+                Some("bind") => source.strip_prefix("/told/").is_some_and(is_told),
+                kind => matches!(kind, Some("proc" | "tmpfs")) && !source.contains('/'),
+            };
+            assert!(is_ours, "{mount}");
             assert!(
                 !mount["destination"].as_str().unwrap().starts_with("/sys"),
                 "{mount}"

@@ -1,10 +1,10 @@
 //! The shim: makes one sandbox, holds its deadlines, reads its counters, takes it down.
 //!
 //! ```text
-//! fork -> mounts -> group -> container library -> limits -> Ready -> idle --Go--> running
-//!   any step fails: Failed -> clean up                                |             |
-//!                                                                     v             v
-//!   Finish, Wall, Cpu, Oom, InitDied, ServerGone:                     +---> end <---+
+//! fork -> mounts, time -> group -> container library -> limits -> Ready -> idle --Go--> running
+//!   any step fails: Failed -> clean up                                      |             |
+//!                                                                           v             v
+//!   Finish, Wall, Cpu, Oom, InitDied, ServerGone:                           +---> end <---+
 //!   killed -> empty -> counters -> Ended -> clean up -> settled, or the final file
 //! exit code 0: nothing is left; another: the launcher must sweep
 //! ```
@@ -21,18 +21,22 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, alarm, getppid};
 
 use self::watch::Sandbox;
 use crate::cgroup::{Group, Home, Meter, Version};
+use crate::clock;
 use crate::disk::Template;
-use crate::launcher::kernel;
+use crate::launcher::root::TOLD;
 use crate::launcher::step::{During, Failed, log};
+use crate::launcher::{cpus, kernel};
 use crate::oci::{self, Posture};
 use crate::posture::Expected;
 use crate::seccomp::Program;
+use crate::truth::{self, Cpu, Share};
 use crate::wire::{self, DiskClass, FRAME_MAX, FromShim, Handle, Id, WireLimits, WireNetwork};
 
 /// How long the container library may take to make a sandbox, in seconds, before the shim is
@@ -52,6 +56,8 @@ pub(crate) struct Host<'a> {
     pub(crate) owner: (u32, u32),
     /// The filter that init loads.
     pub(crate) filter: &'a Rc<Program>,
+    /// What sandboxes are told of a CPU.
+    pub(crate) cpu: &'a Cpu,
 }
 
 /// One sandbox to be made.
@@ -75,6 +81,8 @@ pub(crate) struct Job<'a> {
     pub(crate) disk: DiskClass,
     /// Its limits.
     pub(crate) limits: WireLimits,
+    /// CPUs that it runs on.
+    pub(crate) cpus: &'a [usize],
     /// What it may reach.
     pub(crate) network: WireNetwork,
 }
@@ -116,6 +124,8 @@ fn make<'a>(
 ) -> Result<Sandbox<'a>, Failed> {
     become_shim(host)?;
     let disk = mounts::make(job)?;
+    tell(host, job).during("tell the sandbox what it has")?;
+    begin_time().during("begin the sandbox's time")?;
     let group = host
         .home
         .create(&job.name)
@@ -154,6 +164,7 @@ fn make<'a>(
     let created = container::create(host, (&group, &platform), &config, init)?;
     group.limit(&job.limits)?;
     let init = created.start()?;
+    cpus::pin(init, job.cpus).during("give init its CPUs")?;
     alarm::cancel();
 
     let sandbox = Sandbox {
@@ -186,6 +197,24 @@ fn become_shim(host: &Host<'_>) -> Result<(), Failed> {
         return Err(Failed::because("start", "the launcher is gone"));
     }
     SigSet::empty().thread_set_mask().during("unblock signals")
+}
+
+/// Writes what the sandbox will find in its `/proc`.
+fn tell(host: &Host<'_>, job: &Job<'_>) -> std::io::Result<()> {
+    let share = Share {
+        cpus: job.cpus.len(),
+        memory_bytes: job.limits.memory_bytes,
+        since_s: clock::wall_s(),
+    };
+    truth::Files::make(TOLD)?.write(host.cpu, share)
+}
+
+/// Puts what this process forks from now on into a time namespace in which the machine has just
+/// been started: by its clocks, by `sysinfo`, and by the times at which its processes began.
+fn begin_time() -> std::io::Result<()> {
+    // The name is too new for the library.
+    unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))?;
+    std::fs::write("/proc/self/timens_offsets", clock::offsets_to_zero()?)
 }
 
 /// The limit files that the server writes, open.

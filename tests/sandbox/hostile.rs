@@ -12,6 +12,7 @@ mod control;
 mod devices;
 mod disk;
 mod files;
+mod host;
 mod identity;
 mod init;
 mod kernel;
@@ -107,11 +108,12 @@ const fn raised(limits: fn(&mut Limits), ends: &'static str, prints: &'static st
     }
 }
 
-const TABLES: [(&str, &[Program]); 12] = [
+const TABLES: [(&str, &[Program]); 13] = [
     ("admin", admin::PROGRAMS),
     ("devices", devices::PROGRAMS),
     ("disk", disk::PROGRAMS),
     ("files", files::PROGRAMS),
+    ("host", host::PROGRAMS),
     ("identity", identity::PROGRAMS),
     ("init", init::PROGRAMS),
     ("kernel", kernel::PROGRAMS),

@@ -7,7 +7,7 @@
 //! /images         the image store, read only
 //! /run            the state directory
 //! /bdi            how much of each disk may wait to be written, where the kernel can be told
-//! /img /disk /m /st   empty: mount points of a shim, in its own mount namespace
+//! /img /disk /m /st /told   empty: mount points of a shim, in its own mount namespace
 //! ```
 
 use std::ffi::CString;
@@ -36,6 +36,8 @@ pub(crate) const IMAGE: &str = "/img";
 pub(crate) const DISK: &str = "/disk";
 /// Mount point of the container library's state.
 pub(crate) const LIBRARY: &str = "/st";
+/// Mount point of what a sandbox is told of itself.
+pub(crate) const TOLD: &str = "/told";
 
 /// [`WRITEBACK`] on the host.
 const HOST_WRITEBACK: &str = "/sys/devices/virtual/bdi";
@@ -77,7 +79,7 @@ pub(super) fn enter(point: &Path, shown: Shown<'_>) -> Result<(), Failed> {
     let mounted = ["/proc", "/dev", "/sys/fs/cgroup", IMAGES, STATE, WRITEBACK];
     for name in mounted
         .into_iter()
-        .chain([IMAGE, DISK, crate::oci::ROOT, LIBRARY])
+        .chain([IMAGE, DISK, crate::oci::ROOT, LIBRARY, TOLD])
     {
         std::fs::create_dir_all(at(name)).during(&format!("make {name}"))?;
     }

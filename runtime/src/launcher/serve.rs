@@ -20,12 +20,13 @@ use super::images::Images;
 use super::slots::{Admission, Slots};
 use super::state::State;
 use super::step::{During, Failed, log};
-use super::{hex, kernel, root, sweep, userns};
+use super::{cpus, hex, kernel, root, sweep, userns};
 use crate::cgroup::Home;
 use crate::clock::Monotonic;
 use crate::disk::Template;
 use crate::seccomp::Program;
 use crate::shim::{self, Host, Job, Sockets};
+use crate::truth::Cpu;
 use crate::wire::{
     self, FRAME_MAX, FromLauncher, Id, LauncherConfig, Make, Refusal, ToLauncher, WireError,
     WireImage,
@@ -46,6 +47,7 @@ pub(super) struct Launcher {
     home: Home,
     templates: Vec<Template>,
     filter: Rc<Program>,
+    cpu: Cpu,
     store: OwnedFd,
     images: Images,
     userns: HashMap<u32, OwnedFd>,
@@ -85,6 +87,7 @@ impl Launcher {
                 instance: state.instance.clone(),
             }]),
             filter: Rc::new(filter),
+            cpu: Cpu::read().during("read /proc/cpuinfo")?,
             config,
             state,
             home,
@@ -175,7 +178,9 @@ impl Launcher {
                 ));
             }
         }
-        let admission = self.slots.admit(make, &self.config)?;
+        let allowed = cpus::allowed()
+            .map_err(|error| host(format!("cannot tell the machine's CPUs: {error}")))?;
+        let admission = self.slots.admit(make, &self.config, &allowed)?;
         let class = usize::from(make.disk_class);
         let (Some(disk), Some(template)) = (
             self.config.disk_classes.get(class),
@@ -201,6 +206,7 @@ impl Launcher {
             template,
             disk: *disk,
             limits: make.limits,
+            cpus: &admission.cpus,
             network: make.network,
         };
         let sockets = Sockets { server, init };
@@ -210,6 +216,7 @@ impl Launcher {
             final_dir: self.state.final_dir(),
             owner: (self.config.server_uid, self.config.server_gid),
             filter: &self.filter,
+            cpu: &self.cpu,
         };
         match kernel::fork().map_err(|error| host(format!("cannot fork a shim: {error}")))? {
             ForkResult::Child => kernel::exit_now(shim::run(&host_side, &job, sockets)),

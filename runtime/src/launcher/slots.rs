@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::unistd::Pid;
 
+use super::cpus;
 use crate::oci::RANGE;
 use crate::wire::{Id, LauncherConfig, Make, Refusal, WireLimits};
 
@@ -20,6 +21,8 @@ pub(super) struct Slots {
 pub(super) struct Slot {
     index: u32,
     disk: u64,
+    cpu_millis: u32,
+    cpus: Vec<usize>,
     /// Its shim; none once that has ended.
     pub(super) shim: Option<Pid>,
 }
@@ -31,6 +34,9 @@ pub(super) struct Admission {
     pub(super) index: u32,
     /// First id of the slot's range.
     pub(super) uid_first: u32,
+    /// The CPUs that it runs on.
+    pub(super) cpus: Vec<usize>,
+    cpu_millis: u32,
     disk: u64,
 }
 
@@ -47,8 +53,14 @@ impl Slots {
         }
     }
 
-    /// Checks a request against the maxima and what is left. Changes nothing.
-    pub(super) fn admit(&self, make: &Make, config: &LauncherConfig) -> Result<Admission, Refusal> {
+    /// Checks a request against the maxima and what is left, and finds it a place on the CPUs that
+    /// are `allowed`. Changes nothing.
+    pub(super) fn admit(
+        &self,
+        make: &Make,
+        config: &LauncherConfig,
+        allowed: &[usize],
+    ) -> Result<Admission, Refusal> {
         check_limits(&make.limits, &config.maxima)?;
         let class = config.disk_classes.get(usize::from(make.disk_class));
         let disk = class.ok_or_else(|| limit("disk_class"))?.bytes;
@@ -67,9 +79,14 @@ impl Slots {
             .checked_mul(RANGE)
             .and_then(|offset| config.uid_base.checked_add(offset));
         let uid_first = first.filter(|first| first.checked_add(RANGE).is_some());
+        let live = self.live.values();
+        let promised = cpus::promised(live.map(|slot| (slot.cpu_millis, slot.cpus.as_slice())));
+        let cpu_millis = make.limits.cpu_millis;
         Ok(Admission {
             index,
             uid_first: uid_first.ok_or(Refusal::NoSlot)?,
+            cpus: cpus::choose(cpu_millis, allowed, &promised, index),
+            cpu_millis,
             disk,
         })
     }
@@ -81,6 +98,8 @@ impl Slots {
         let slot = Slot {
             index: admission.index,
             disk: admission.disk,
+            cpu_millis: admission.cpu_millis,
+            cpus: admission.cpus.clone(),
             shim: Some(shim),
         };
         self.live.insert(sandbox, slot);
@@ -173,6 +192,8 @@ mod tests {
     use super::*;
     use crate::wire::{DiskClass, WireImage, WireNetwork};
 
+    const CPUS: [usize; 2] = [0, 1];
+
     fn config() -> LauncherConfig {
         LauncherConfig {
             images_dir: "/images".into(),
@@ -207,7 +228,7 @@ mod tests {
 
     fn fill(slots: &mut Slots, config: &LauncherConfig, ids: &[u8]) {
         for id in ids {
-            let admission = slots.admit(&make(*id), config).unwrap();
+            let admission = slots.admit(&make(*id), config, &CPUS).unwrap();
             slots.take([*id; 16], &admission, Pid::from_raw(i32::from(*id) + 1000));
         }
     }
@@ -216,9 +237,9 @@ mod tests {
     fn ranges_of_live_sandboxes_do_not_meet() {
         let config = config();
         let mut slots = Slots::new(&config);
-        let first = slots.admit(&make(1), &config).unwrap();
+        let first = slots.admit(&make(1), &config, &CPUS).unwrap();
         slots.take([1; 16], &first, Pid::from_raw(7));
-        let second = slots.admit(&make(2), &config).unwrap();
+        let second = slots.admit(&make(2), &config, &CPUS).unwrap();
         assert_eq!(first.uid_first, 0x4000_0000);
         assert_eq!(second.uid_first, first.uid_first + RANGE);
     }
@@ -228,12 +249,12 @@ mod tests {
         let mut config = config();
         let mut slots = Slots::new(&config);
         fill(&mut slots, &config, &[1, 2]);
-        assert_eq!(slots.admit(&make(3), &config), Err(Refusal::NoSlot));
+        assert_eq!(slots.admit(&make(3), &config, &CPUS), Err(Refusal::NoSlot));
         slots.free([1; 16]);
         config.disk_commit_bytes = 150;
-        assert_eq!(slots.admit(&make(3), &config), Err(Refusal::NoDisk));
+        assert_eq!(slots.admit(&make(3), &config, &CPUS), Err(Refusal::NoDisk));
         config.disk_commit_bytes = 200;
-        assert!(slots.admit(&make(3), &config).is_ok());
+        assert!(slots.admit(&make(3), &config, &CPUS).is_ok());
     }
 
     #[test]
@@ -241,7 +262,10 @@ mod tests {
         let config = config();
         let mut slots = Slots::new(&config);
         fill(&mut slots, &config, &[1]);
-        assert_eq!(slots.admit(&make(1), &config), Err(Refusal::Duplicate));
+        assert_eq!(
+            slots.admit(&make(1), &config, &CPUS),
+            Err(Refusal::Duplicate)
+        );
     }
 
     #[test]
@@ -251,7 +275,7 @@ mod tests {
         let refused = |change: fn(&mut Make)| {
             let mut make = make(1);
             change(&mut make);
-            slots.admit(&make, &config).unwrap_err()
+            slots.admit(&make, &config, &CPUS).unwrap_err()
         };
         assert_eq!(refused(|make| make.limits.pids = 0), limit("pids"));
         assert_eq!(refused(|make| make.limits.pids = 129), limit("pids"));
@@ -275,7 +299,7 @@ mod tests {
         let mut config = config();
         config.uid_base = u32::MAX - RANGE + 1;
         assert_eq!(
-            Slots::new(&config).admit(&make(1), &config),
+            Slots::new(&config).admit(&make(1), &config, &CPUS),
             Err(Refusal::NoSlot)
         );
     }
@@ -290,5 +314,29 @@ mod tests {
         assert_eq!(slots.orphaned(), [[1; 16]]);
         slots.free([1; 16]);
         assert!(slots.is_empty());
+    }
+
+    #[test]
+    fn sandboxes_spread_over_the_cpus_and_leave_them_when_they_are_gone() {
+        let config = config();
+        let mut slots = Slots::new(&config);
+        let small = |id| {
+            let mut small = make(id);
+            small.limits.cpu_millis = 1000;
+            small
+        };
+        let first = slots.admit(&small(1), &config, &CPUS).unwrap();
+        assert_eq!(first.cpus.len(), 1);
+        slots.take([1; 16], &first, Pid::from_raw(7));
+        let second = slots.admit(&small(2), &config, &CPUS).unwrap();
+        assert_ne!(first.cpus, second.cpus);
+        slots.take([2; 16], &second, Pid::from_raw(8));
+        // Whichever goes, the next one gets its CPU.
+        for (id, gone) in [(1, first), (2, second)] {
+            slots.free([id; 16]);
+            let next = slots.admit(&small(id), &config, &CPUS).unwrap();
+            assert_eq!(next.cpus, gone.cpus);
+            slots.take([id; 16], &next, Pid::from_raw(9));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Findings, Subject};
 use crate::oci::{MASKED, READ_ONLY};
+use crate::truth;
 
 /// A cure for a mount that should not be there, or should be stricter.
 const CURE: &str = "do not serve on this host; report it with the kernel's version";
@@ -30,6 +31,8 @@ const NEEDED: [(&str, &str, &[&str]); 4] = [
 /// One line of a mountinfo.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount<'a> {
+    /// What of its file system is mounted.
+    root: &'a str,
     point: &'a str,
     options: Vec<&'a str>,
     kind: &'a str,
@@ -65,6 +68,9 @@ fn check_mounts(mountinfo: &str, (hidden, held): (&[&str], &[&str]), found: &mut
             }
         }
     }
+    for name in truth::FILES {
+        check_told(name, &mounts, found);
+    }
     for point in hidden {
         let is_masked = |mount: &&Mount<'_>| mount.point == *point && mount.kind == "tmpfs";
         if !mounts.iter().any(|mount| is_masked(&mount)) {
@@ -85,6 +91,7 @@ fn check_mounts(mountinfo: &str, (hidden, held): (&[&str], &[&str]), found: &mut
         let point = mount.point;
         let is_known = NEEDED.iter().any(|(needed, ..)| *needed == point)
             || DEVICES.contains(&point)
+            || told(point).is_some()
             || hidden.contains(&point)
             || held.contains(&point);
         if !is_known {
@@ -94,12 +101,44 @@ fn check_mounts(mountinfo: &str, (hidden, held): (&[&str], &[&str]), found: &mut
     }
 }
 
+/// The file of ours that belongs at a mount point.
+fn told(point: &str) -> Option<&str> {
+    let name = point.strip_prefix("/proc/")?;
+    truth::FILES.contains(&name).then_some(name)
+}
+
+/// A file of ours is there, is that file, and nothing can be done with it but to read it.
+fn check_told(name: &str, mounts: &[Mount<'_>], found: &mut Findings) {
+    let what = format!("mount /proc/{name}");
+    let mut here = mounts
+        .iter()
+        .filter(|mount| told(mount.point) == Some(name));
+    let (Some(mount), None) = (here.next(), here.next()) else {
+        found.add(&what, "not there once: the host shows through", CURE);
+        return;
+    };
+    found.must_be(&format!("type of /proc/{name}"), mount.kind, "tmpfs", CURE);
+    found.must_be(
+        &format!("file at /proc/{name}"),
+        mount.root,
+        &format!("/{name}"),
+        CURE,
+    );
+    for option in ["ro", "nosuid", "nodev", "noexec"] {
+        if !mount.options.contains(&option) {
+            found.add(&what, &format!("is not {option}"), CURE);
+        }
+    }
+}
+
 fn parse(line: &str) -> Option<Mount<'_>> {
     let (mount, filesystem) = line.split_once(" - ")?;
-    let mut words = mount.split(' ').skip(4);
+    let mut words = mount.split(' ').skip(3);
+    let root = words.next()?;
     let point = words.next()?;
     let options = words.next()?.split(',').collect();
     Some(Mount {
+        root,
         point,
         options,
         kind: filesystem.split(' ').next()?,
@@ -118,6 +157,11 @@ mod tests {
 94 92 0:44 /null /dev/null rw,nosuid,noexec,relatime - tmpfs tmpfs rw
 95 91 0:41 /sys /proc/sys ro,nosuid,nodev,noexec,relatime - proc proc rw
 96 91 0:44 /null /proc/kcore rw,nosuid,noexec,relatime - tmpfs tmpfs rw
+61 91 0:45 /cpuinfo /proc/cpuinfo ro,nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,size=8192k
+62 91 0:45 /loadavg /proc/loadavg ro,nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,size=8192k
+63 91 0:45 /meminfo /proc/meminfo ro,nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,size=8192k
+64 91 0:45 /stat /proc/stat ro,nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,size=8192k
+65 91 0:45 /uptime /proc/uptime ro,nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,size=8192k
 ";
 
     fn deviations(mountinfo: &str) -> Vec<String> {
@@ -142,6 +186,8 @@ mod tests {
             ("/sys/fs/cgroup", "cgroup2"),
             ("/old", "ext4"),
             ("/run", "tmpfs"),
+            ("/told", "tmpfs"),
+            ("/proc/version", "tmpfs"),
         ] {
             let more = format!("{GOOD}97 90 0:50 / {point} rw,relatime - {kind} x rw\n");
             assert_eq!(deviations(&more), [format!("mount {point}")]);
@@ -167,5 +213,20 @@ mod tests {
             deviations(&GOOD.replace(line("93"), "")),
             ["mount /dev/shm"]
         );
+    }
+
+    #[test]
+    fn files_of_ours_are_there_once_and_read_only() {
+        let line = GOOD.lines().find(|line| line.starts_with("63")).unwrap();
+        let changed =
+            |from: &str, to: &str| deviations(&GOOD.replace(line, &line.replace(from, to)));
+        let mount = ["mount /proc/meminfo"];
+        assert_eq!(deviations(&GOOD.replace(line, "")), mount);
+        assert_eq!(deviations(&format!("{GOOD}{line}\n")), mount);
+        for option in ["ro", "nosuid", "nodev", "noexec"] {
+            assert_eq!(changed(&format!("{option},"), "rw,"), mount, "{option}");
+        }
+        assert_eq!(changed("- tmpfs", "- proc"), ["type of /proc/meminfo"]);
+        assert_eq!(changed(" /meminfo", " /stat"), ["file at /proc/meminfo"]);
     }
 }

@@ -21,7 +21,7 @@ const STATUS: [(&str, &str); 8] = [
 ];
 
 /// Namespaces that a sandbox has of its own.
-const NAMESPACES: [&str; 7] = ["pid", "mnt", "net", "ipc", "uts", "cgroup", "user"];
+const NAMESPACES: [&str; 8] = ["pid", "mnt", "net", "ipc", "uts", "cgroup", "user", "time"];
 
 pub(super) fn status(
     subject: &Subject,
@@ -83,7 +83,7 @@ pub(super) fn namespaces(subject: &Subject, found: &mut Findings) -> io::Result<
         let own = subject.link(format!("ns/{name}"))?;
         for host in [&shim, &launcher] {
             if own == host.link(format!("ns/{name}"))? {
-                let cure = "enable this kind of namespace in the kernel (CONFIG_NAMESPACES)";
+                let cure = "enable this kind of namespace in the kernel (CONFIG_*_NS)";
                 found.add(&format!("namespace {name}"), "shared with the host", cure);
                 break;
             }

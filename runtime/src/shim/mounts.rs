@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::Job;
 use crate::launcher::kernel;
-use crate::launcher::root::{DISK, IMAGE, LIBRARY, STATE, tmpfs};
+use crate::launcher::root::{DISK, IMAGE, LIBRARY, STATE, TOLD, tmpfs};
 use crate::launcher::step::{During, Failed};
 use crate::oci::{ROOT, USER};
 
@@ -51,6 +51,8 @@ pub(super) fn make(job: &Job<'_>) -> Result<OwnedFd, Failed> {
     .during("mount the overlay")?;
     let flags = flags | MsFlags::MS_NOEXEC;
     tmpfs(LIBRARY.as_ref(), flags, "mode=700,size=1m,nr_inodes=64")?;
+    // Whoever becomes the sandbox's root must find the files, to bind them.
+    tmpfs(TOLD.as_ref(), flags, "mode=755,size=8m,nr_inodes=16")?;
     directory(DISK).during("open the disk")
 }
 

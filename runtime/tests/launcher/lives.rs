@@ -92,6 +92,12 @@ owner of /proc/1=1000
 may change /owned=true
 may change /probe=false
 may read /proc/1/exe=false
+MemTotal: 131072 kB
+/proc/cpuinfo: true, may change=false
+/proc/loadavg: true, may change=false
+/proc/meminfo: true, may change=false
+/proc/stat: true, may change=false
+/proc/uptime: true, may change=false
 /sys=false
 cgroup=false
 loopback=true

@@ -134,6 +134,17 @@ fn look() {
         "may read /proc/1/exe={}",
         fs::read_link("/proc/1/exe").is_ok()
     ));
+    let memory = fs::read_to_string("/proc/meminfo").unwrap();
+    let total = memory.lines().next().unwrap_or_default();
+    say(&total.split_whitespace().collect::<Vec<_>>().join(" "));
+    for name in ["cpuinfo", "loadavg", "meminfo", "stat", "uptime"] {
+        let path = format!("/proc/{name}");
+        say(&format!(
+            "{path}: {}, may change={}",
+            fs::metadata(&path).is_ok_and(|found| found.size() > 0),
+            File::options().write(true).open(&path).is_ok()
+        ));
+    }
     say(&format!("/sys={}", fs::exists("/sys/kernel").unwrap()));
     say(&format!(
         "cgroup={}",

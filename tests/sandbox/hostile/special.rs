@@ -10,7 +10,7 @@ use crate::world::say;
 
 type Case = (&'static str, fn(&Bed));
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 16] = [
     ("looking_sees_a_live_sandbox", looking_sees_a_live_sandbox),
     (
         "a_second_sandbox_finds_no_leftovers",
@@ -37,6 +37,15 @@ const CASES: [Case; 13] = [
     (
         "cpu_share_holds_for_all_processes_together",
         cpu_share_holds_for_all_processes_together,
+    ),
+    (
+        "programs_count_the_cpus_of_their_share",
+        programs_count_the_cpus_of_their_share,
+    ),
+    ("sandboxes_have_cpus_apart", sandboxes_have_cpus_apart),
+    (
+        "taking_more_cpus_brings_no_larger_share",
+        taking_more_cpus_brings_no_larger_share,
     ),
     ("unread_input_holds_nobody_up", unread_input_holds_nobody_up),
     (
@@ -231,6 +240,65 @@ fn cpu_share_holds_for_all_processes_together(bed: &Bed) {
     say(&format!("share of 20 percent: used {percent} percent"));
     assert!(percent <= 30, "{percent} percent of a CPU, 20 are allowed");
     assert!(measured.throttled_us > 0);
+}
+
+/// CPUs that this process may run on: no sandbox has more.
+fn cpus_here() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed:"));
+    let digits = mask.unwrap().chars().filter_map(|digit| digit.to_digit(16));
+    digits.map(u32::count_ones).sum()
+}
+
+fn programs_count_the_cpus_of_their_share(bed: &Bed) {
+    let code = "tell('cpus', f'{os.cpu_count()} {len(os.sched_getaffinity(0))}')";
+    for (cpu_millis, rounded_up) in [(500, 1), (1000, 1), (1001, 2), (1500, 2), (4000, 4)] {
+        let order = order(Language::Python, code, |limits| {
+            limits.cpu_millis = cpu_millis
+        });
+        let cpus = cpus_here().min(rounded_up);
+        let expected = format!("cpus {cpus} {cpus}\n");
+        assert_eq!(seen(&bed.run(&order)).1, expected, "{cpu_millis}");
+    }
+}
+
+/// As long as there is a CPU for each, and afterwards again.
+fn sandboxes_have_cpus_apart(bed: &Bed) {
+    let order = python("print(min(os.sched_getaffinity(0)))");
+    for _ in 0..3 {
+        let open: Vec<_> = (0..cpus_here().min(4)).map(|_| bed.open(&order)).collect();
+        let count = open.len();
+        let cpus = open.into_iter().map(|sandbox| {
+            let (_keep, cancel) = oneshot::channel();
+            seen(&bed.finish(&order, sandbox, None, cancel)).1
+        });
+        let apart: std::collections::BTreeSet<String> = cpus.collect();
+        assert_eq!(apart.len(), count, "{apart:?}");
+    }
+}
+
+fn taking_more_cpus_brings_no_larger_share(bed: &Bed) {
+    let code = "os.sched_setaffinity(0, range(1024))\n\
+                for _ in range(3):\n    if os.fork() == 0: break\n\
+                tell('cpus', len(os.sched_getaffinity(0)))\nwhile True: pass";
+    let order = order(Language::Python, code, |limits| {
+        limits.wall_ms = 3_000;
+        limits.cpu_millis = 1000;
+    });
+    let ran = bed.run(&order);
+    let measured = &ran.report.measured;
+    let percent = measured.cpu_us * 100 / measured.wall_us;
+    say(&format!("share of 100 percent: used {percent} percent"));
+    assert!(
+        percent <= 120,
+        "{percent} percent of a CPU, 100 are allowed"
+    );
+    // The control: it did get them, and would have used them.
+    let wide = format!("cpus {}\n", cpus_here());
+    assert!(seen(&ran).1.contains(&wide), "{:?}", seen(&ran));
+    assert!(measured.throttled_us > 0 || cpus_here() == 1);
 }
 
 fn unread_input_holds_nobody_up(bed: &Bed) {
