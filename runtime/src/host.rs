@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "capability prctls")]
 
 mod checks;
+pub(crate) mod filter;
 
 use std::io;
 
@@ -10,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, User, getresgid, getresuid, setgroups, setresgid, setresuid};
 
-pub use self::checks::{Check, doctor};
+pub use self::checks::{Check, Needs, Verdict, doctor};
 
 /// The ids that the server runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

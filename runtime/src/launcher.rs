@@ -39,6 +39,7 @@ use self::serve::Launcher;
 use self::step::{During, Failed, log};
 use crate::cgroup::{Hierarchies, Home};
 use crate::disk::Template;
+use crate::host::filter;
 use crate::seccomp;
 use crate::wire::{self, FRAME_MAX, FromLauncher, LauncherConfig};
 
@@ -130,6 +131,10 @@ fn prepare(server: &OwnedFd) -> Result<Launcher, Failed> {
     let filter = seccomp::compile()
         .map_err(io::Error::other)
         .during("compile the seccomp filter")?;
+    filter::loads(filter::PATIENCE_MS).map_err(|reason| {
+        let cure = "if it has CONFIG_SECCOMP_FILTER, restart the host";
+        Failed::because("load a seccomp filter", format!("{reason}: {cure}"))
+    })?;
     Launcher::new(config, state, home, (templates, filter))
 }
 

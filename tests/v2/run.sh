@@ -17,11 +17,11 @@ left() { # groups and loop devices that the tests left
         ! losetup -a | grep . &&
         [ "$(stat -c '%F %t,%T %a' /dev/null)" = 'character special file 1,3 666' ]
 }
-host() { # what the host check lacks; nobody builds images here
+host() { # nothing that sandboxes cannot run without
     farebox doctor >/run/doctor
     cat /run/doctor
     grep -q '^ok  *cgroups  *v2' /run/doctor || return
-    ! grep '^LACK' /run/doctor | grep -v ' mmdebstrap '
+    ! grep '^fault' /run/doctor
 }
 tests() {
     cd "$REPO" || return

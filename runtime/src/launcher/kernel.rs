@@ -200,6 +200,14 @@ pub(crate) fn free_space(dir: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((found.blocks_available(), found.files_free()))
 }
 
+/// Bytes that an ordinary user may still take where `dir` is.
+pub(crate) fn free_bytes(dir: BorrowedFd<'_>) -> io::Result<u64> {
+    let found = nix::sys::statvfs::fstatvfs(dir)?;
+    Ok(found
+        .blocks_available()
+        .saturating_mul(found.fragment_size()))
+}
+
 /// Sets a signal's disposition to one that runs no code of ours.
 pub(crate) fn set_signal(signal: Signal, to: SigHandler) -> io::Result<()> {
     if !matches!(to, SigHandler::SigDfl | SigHandler::SigIgn) {

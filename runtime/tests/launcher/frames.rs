@@ -244,7 +244,13 @@ Init=true
 
 fn doctor() {
     let dir = tempfile::tempdir().unwrap();
-    let checks = runtime::doctor(&dir.path().join("images/not/made/yet"));
+    let checks = runtime::doctor(&runtime::Needs {
+        images_dir: &dir.path().join("images/not/made/yet"),
+        data_dir: &dir.path().join("nor/this"),
+        disk_bytes: 1 << 20,
+        sandboxes: 4,
+        uid_base: 0x4000_0000,
+    });
     // Images are built elsewhere, and how much memory there is, is not the kernel's affair.
     let needed = [
         "root",
@@ -253,13 +259,17 @@ fn doctor() {
         "idmapped_mounts",
         "loop_devices",
         "cgroups",
+        "seccomp",
+        "free_disk",
     ];
     for name in needed {
         let check = checks.iter().find(|check| check.name == name).unwrap();
-        assert!(check.ok && check.cure.is_empty(), "{check:?}");
+        let is_well = check.verdict == runtime::Verdict::Ok;
+        assert!(is_well && check.cure.is_empty(), "{check:?}");
     }
-    let told = checks
-        .iter()
-        .all(|check| check.ok != (check.cure.len() + check.lost.len() > 0));
+    let told = checks.iter().all(|check| {
+        let is_told = !check.cure.is_empty() && !check.lost.is_empty();
+        is_told == (check.verdict != runtime::Verdict::Ok)
+    });
     assert!(told, "what is wrong has a cure and a loss: {checks:?}");
 }
