@@ -69,6 +69,7 @@ fn carry_out(command: Command, output: &mut Output) -> Result<ExitCode, Fault> {
         Command::Config(place) => place::config(&place, output)?,
         Command::Doctor(place) => return doctor::doctor(&place, output).map(ExitCode::from),
         Command::Launcher => return Ok(runtime::launcher_main()),
+        Command::Unpack { order } => return Ok(runtime::unpack_main(&order)),
         Command::Serve(args) => serve::serve(&args)?,
         Command::Run(args) => return run::run(&args, output),
     }

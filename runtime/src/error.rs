@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::spec::Digest;
+
 /// The runtime cannot be connected.
 #[expect(
     clippy::error_impl_error,
@@ -44,6 +46,16 @@ pub enum StartError {
     Refused {
         /// Which bound it passes.
         reason: String,
+    },
+    /// The image is not as it came into the store; no sandbox is made of it.
+    #[error("image {image} may not be used: {entry} {why}")]
+    UnsafeImage {
+        /// Which.
+        image: Digest,
+        /// The entry at fault.
+        entry: String,
+        /// What is wrong with it, and what to do; from the launcher, printable.
+        why: String,
     },
     /// The launcher has gone; the server must end.
     #[error("the launcher is gone")]

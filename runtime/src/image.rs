@@ -1,4 +1,4 @@
-//! Images: root file systems by digest, made from the recipes in `rootfs/`, found by name.
+//! Images: root file systems by digest, made from recipes or imported, found by name.
 //!
 //! On disk, under the store's directory, all owned by root and readable by everyone:
 //!
@@ -22,14 +22,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::Digest;
 
+pub use self::flaw::{Bound, Bounds, Flaw};
+pub use self::import::{Import, Imported, Source};
 pub use self::recipe::recipe_names;
 pub use self::store::{Build, Built, Removed, Store};
+pub use self::unpack::unpack_main;
 
 mod build;
+pub(crate) mod flaw;
+mod import;
+pub(crate) mod needs;
 mod recipe;
 mod sources;
 mod store;
 mod tree;
+mod unpack;
 
 /// One image, as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +50,12 @@ pub struct Image {
     pub tag: String,
     /// SHA-256 of its canonical manifest.
     pub digest: Digest,
-    /// Hash of the recipe that it was made from: 64 hex digits.
+    /// Hash of the recipe that it was made from: 64 hex digits; empty if it was imported.
     pub recipe: String,
+    /// What it was imported from: `tar` or `oci`, and the digest of the archive or the manifest;
+    /// empty if it was built.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub origin: String,
     /// Languages that code can be run in, the image's own first.
     pub languages: Vec<String>,
     /// Environment of every process; a request's own lies over it.
@@ -55,11 +66,11 @@ pub struct Image {
     pub gid: u32,
     /// When it was made, in seconds since the epoch.
     pub created_s: u64,
-    /// Release that its packages come from.
+    /// Release that its packages come from; empty if it was imported.
     pub suite: String,
-    /// Machine that its programs are for, in the package manager's word.
+    /// Machine that its programs are for, in the package manager's word; empty if it was imported.
     pub architecture: String,
-    /// What is installed.
+    /// What is installed; empty if it was imported.
     pub packages: Vec<Package>,
     /// Sum of the sizes of its files, in bytes.
     pub size_bytes: u64,
@@ -121,7 +132,7 @@ impl Reference {
     }
 }
 
-/// What a build is doing, for a human.
+/// What a build or an import is doing, for a human.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress<'a> {
     /// The step, counted from 1.
@@ -147,7 +158,7 @@ pub enum Error {
     },
     /// No such image is in the store.
     #[error(
-        "no image {reference:?} in {store}; `farebox image build NAME` makes one",
+        "no image {reference:?} in {store}; `farebox image build NAME` or `import` makes one",
         store = .store.display()
     )]
     Unknown {
@@ -192,14 +203,33 @@ pub enum Error {
         /// The last lines of its messages.
         tail: String,
     },
-    /// The tree may not be used as the root of a sandbox.
-    #[error("the image's {entry} {why}")]
+    /// The tree, or the archive, may not become the root of a sandbox.
+    #[error("{entry} {flaw}")]
     Unsafe {
-        /// Path inside the tree.
+        /// Path inside the tree, escaped.
         entry: String,
         /// What is wrong with it.
-        why: &'static str,
+        flaw: Flaw,
     },
+    /// An OCI image layout is not as it must be.
+    #[error("the layout's {part} {why}")]
+    Layout {
+        /// Which file of it, or which blob.
+        part: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An archive could not be unpacked, for a reason of this host's.
+    #[error("unpacking failed: {reason}; {cure}")]
+    Unpack {
+        /// What the unpacking process said, or how it ended.
+        reason: String,
+        /// Most likely remedy.
+        cure: &'static str,
+    },
+    /// Somebody has interrupted the command.
+    #[error("interrupted; nothing was kept")]
+    Interrupted,
     /// A recipe or an index is malformed.
     #[error("{what} is malformed: {reason}")]
     Malformed {

@@ -31,6 +31,7 @@ pub use crate::error::{Error, Fault, PostureError, StartError};
 pub use crate::host::{
     Check, Needs, PrivilegeError, ServerUser, Verdict, doctor, drop_privileges, server_user,
 };
+pub use crate::image::unpack_main;
 pub use crate::launcher::{LauncherHandle, SpawnError, launcher_main, spawn};
 pub use crate::measured::Measured;
 pub use crate::outcome::{Clock, EndedBy, Outcome};

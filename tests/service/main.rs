@@ -1,5 +1,6 @@
-//! The real server with real sandboxes: who its processes are, what is measured and what is
-//! charged, seen from outside and over HTTP. Skips aloud where there is no privilege.
+//! The real server with real sandboxes: who its processes are, which images they get, what is
+//! measured and what is charged, seen from outside and over HTTP. Skips aloud where there is no
+//! privilege.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,6 +15,7 @@ mod bombs;
 mod disk;
 #[path = "../support/http.rs"]
 mod http;
+mod images;
 mod processes;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/server.rs"]

@@ -82,6 +82,12 @@ Examples:
     /// The privileged process that starts sandboxes; `serve` and `run` start it themselves.
     #[command(hide = true)]
     Launcher,
+    /// The confined process that unpacks archives; `image import` starts it itself.
+    #[command(hide = true)]
+    Unpack {
+        /// What to unpack, as JSON.
+        order: String,
+    },
 }
 
 /// Where the data lies and which configuration applies.
@@ -192,6 +198,23 @@ pub(crate) struct TokenArgs {
 pub(crate) enum ImageCommand {
     /// Build an image from its recipe (python or node) with mmdebstrap; needs root and network.
     Build(ImageArgs),
+    /// Make an image of a root file system (tar, tar.gz) or of an OCI image layout; needs root.
+    ///
+    /// The archive is unpacked by a process that can reach nothing but the new tree. Set-id bits
+    /// and extended attributes are left out; devices, sockets, pipes, foreign ids, names that lead
+    /// out of the tree and sizes beyond `images.tree_max_bytes`, `images.file_max_bytes` and
+    /// `images.entries_max` are refused. What is missing of /dev /proc /sys /etc /tmp /run
+    /// /workspace is made.
+    #[command(after_help = "\
+Examples:
+  farebox image import tools:1 rootfs.tar.gz --language shell
+  docker save myimage | farebox image import myimage - --language python --language shell
+  skopeo copy docker://debian:12 oci:debian && farebox image import debian debian
+
+Exit codes:
+  0 imported   2 malformed name, or a file that is not there   3 the archive is refused
+  1 anything else, and when it is interrupted; nothing is kept then")]
+    Import(ImportArgs),
     /// List the images of the store.
     List(PlaceArgs),
     /// Show one image: digest, languages, packages and their versions.
@@ -207,6 +230,21 @@ pub(crate) struct ImageArgs {
     pub(crate) place: PlaceArgs,
     /// Name, name:tag or digest of the image.
     pub(crate) name: String,
+}
+
+/// `image import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// A language that code can be run in; may be given again.
+    #[arg(long, value_name = "LANGUAGE")]
+    pub(crate) language: Vec<Language>,
+    /// Name, or name:tag, that the image gets.
+    pub(crate) name: String,
+    /// A tar or tar.gz, the directory of an OCI image layout, or `-` for standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) source: PathBuf,
 }
 
 /// Which server is asked, and as whom.

@@ -11,7 +11,8 @@ pub(crate) enum Exit {
     Failed = 1,
     /// The command line or the configuration makes no sense.
     Usage = 2,
-    /// The server or the ledger said no: quota, scope, conflict, not found.
+    /// The server or the ledger said no: quota, scope, conflict, not found; or an archive may not
+    /// become an image.
     Refused = 3,
     /// No server answers, or it answers that it cannot now.
     Unavailable = 4,

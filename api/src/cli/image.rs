@@ -1,19 +1,22 @@
 //! `farebox image`: builds and looks after the image store; works beside a running server.
 
+use std::io;
+
 use api::Config;
-use runtime::image::{Build, Built, Error, Image, Store};
+use runtime::image::{Bounds, Build, Built, Error, Image, Import, Progress, Source, Store};
 use serde_json::{Value, json};
 
-use super::arguments::{ImageArgs, ImageCommand};
+use super::arguments::{ImageArgs, ImageCommand, ImportArgs, Language};
 use super::exit::Exit;
 use super::fault::Fault;
 use super::output::Output;
 use super::place::configuration;
 
-/// Builds, lists, inspects or removes.
+/// Builds, imports, lists, inspects or removes.
 pub(crate) fn image(command: &ImageCommand, output: &mut Output) -> Result<(), Fault> {
     match command {
         ImageCommand::Build(args) => build(args, output),
+        ImageCommand::Import(args) => import(args, output),
         ImageCommand::List(place) => {
             let store = store(&configuration(place, Vec::new())?);
             let images = store
@@ -22,8 +25,8 @@ pub(crate) fn image(command: &ImageCommand, output: &mut Output) -> Result<(), F
             list(&images, output)
         }
         ImageCommand::Inspect(args) => {
-            let store = store(&configuration(&args.place, Vec::new())?);
-            let image = store.inspect(&args.name);
+            let config = configuration(&args.place, Vec::new())?;
+            let image = store(&config).inspect(&args.name, &bounds(&config));
             let what = format!("cannot inspect image {}", args.name);
             inspect(&image.map_err(|error| fault(&what, &error))?, output)
         }
@@ -46,12 +49,14 @@ pub(crate) fn image(command: &ImageCommand, output: &mut Output) -> Result<(), F
 }
 
 fn build(args: &ImageArgs, output: &mut Output) -> Result<(), Fault> {
-    let store = store(&configuration(&args.place, Vec::new())?);
-    let built = store.build(&args.name, &Build::default(), &mut |at| {
-        output.progress(&format!(
-            "{} ({} of {}): {}",
-            args.name, at.step, at.steps, at.text
-        ));
+    let config = configuration(&args.place, Vec::new())?;
+    let options = Build {
+        mirror: None,
+        force: false,
+        bounds: bounds(&config),
+    };
+    let built = store(&config).build(&args.name, &options, &mut |at| {
+        show(&args.name, at, output);
     });
     output.end_progress();
     let what = format!("cannot build image {}", args.name);
@@ -71,15 +76,99 @@ fn build(args: &ImageArgs, output: &mut Output) -> Result<(), Fault> {
     ))
 }
 
-fn store(config: &Config) -> Store {
-    Store::open(&config.images_dir())
+fn import(args: &ImportArgs, output: &mut Output) -> Result<(), Fault> {
+    let config = configuration(&args.place, Vec::new())?;
+    let import = Import {
+        name: args.name.clone(),
+        languages: languages(&args.language),
+        source: match args.source.as_os_str() == "-" {
+            true => Source::StandardInput,
+            false => Source::Path(args.source.clone()),
+        },
+        bounds: bounds(&config),
+    };
+    let imported = store(&config).import(&import, &mut |at| show(&args.name, at, output));
+    output.end_progress();
+    let what = format!("cannot import image {:?} from {:?}", args.name, args.source);
+    let imported = imported.map_err(|error| match &error {
+        Error::Io { path, source, .. }
+            if *path == args.source && source.kind() == io::ErrorKind::NotFound =>
+        {
+            Fault::new(Exit::Usage, &what)
+                .caused_by(&error)
+                .cure("name an archive or the directory of a layout, or - for standard input")
+        }
+        _ => fault(&what, &error),
+    })?;
+    let image = &imported.image;
+    let (set_ids, attributes) = (imported.set_ids_dropped, imported.attributes_dropped);
+    if output.json {
+        let mut value = value(image);
+        value["set_ids_dropped"] = json!(set_ids);
+        value["attributes_dropped"] = json!(attributes);
+        return output.value(&value);
+    }
+    output.line(&format!(
+        "imported {}:{} {}",
+        image.name, image.tag, image.digest
+    ))?;
+    if set_ids + attributes > 0 {
+        output.line(&format!(
+            "left out {set_ids} set-id bits and {attributes} extended attributes"
+        ))?;
+    }
+    Ok(())
 }
 
-/// The store's errors say themselves what to do; only where they do not, a cure is added.
+/// The languages as they are given, each once.
+fn languages(given: &[Language]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for one in given {
+        if !all.iter().any(|known| known == one.name()) {
+            all.push(one.name().to_owned());
+        }
+    }
+    all
+}
+
+fn show(name: &str, at: Progress<'_>, output: &mut Output) {
+    output.progress(&format!(
+        "{name} ({} of {}): {}",
+        at.step, at.steps, at.text
+    ));
+}
+
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        tree_bytes: config.images.tree_max_bytes,
+        file_bytes: config.images.file_max_bytes,
+        entries: config.images.entries_max,
+    }
+}
+
+/// The store, without what an earlier command that was killed has left in it.
+fn store(config: &Config) -> Store {
+    let store = Store::open(&config.images_dir());
+    store.sweep();
+    store
+}
+
+/// Most of the store's errors say themselves what to do; where they do not, a cure is added.
 fn fault(what: &str, error: &Error) -> Fault {
-    let fault = Fault::new(Exit::Failed, what).caused_by(error);
+    let exit = match error {
+        Error::Unsafe { .. } | Error::Layout { .. } => Exit::Refused,
+        Error::Reference { .. } => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let fault = Fault::new(exit, what).caused_by(error);
     match error {
-        Error::Io { .. } => fault.cure("check the store's directory: images.dir, or DIR/images"),
+        Error::Unsafe { flaw, .. } => fault.cure(flaw.cure()),
+        Error::Layout { .. } => fault.cure(
+            "make the layout again with one image for this machine: skopeo copy SOURCE oci:DIR",
+        ),
+        Error::Io { .. } => {
+            fault.cure("check the file, and the store's directory: images.dir, or DIR/images")
+        }
         _ => fault,
     }
 }
@@ -112,7 +201,7 @@ fn inspect(image: &Image, output: &mut Output) -> Result<(), Fault> {
         ("digest", image.digest.to_string()),
         ("languages", image.languages.join(", ")),
         ("user", format!("{}:{}", image.uid, image.gid)),
-        ("from", format!("{} {}", image.suite, image.architecture)),
+        ("from", from(image)),
         (
             "size",
             format!("{} MiB in {} entries", mib(image.size_bytes), image.entries),
@@ -123,6 +212,8 @@ fn inspect(image: &Image, output: &mut Output) -> Result<(), Fault> {
         output.line(&format!("{name:<10} {text}"))?;
     }
     for (name, value) in &image.env {
+        // An imported image's own words.
+        let (name, value) = (name.escape_debug(), value.escape_debug());
         output.line(&format!("{:<10} {name}={value}", "env"))?;
     }
     let rows: Vec<Vec<String>> = image
@@ -133,10 +224,19 @@ fn inspect(image: &Image, output: &mut Output) -> Result<(), Fault> {
     output.table(&["package", "version"], &rows)
 }
 
+fn from(image: &Image) -> String {
+    if image.origin.is_empty() {
+        format!("{} {}", image.suite, image.architecture)
+    } else {
+        image.origin.clone()
+    }
+}
+
 fn value(image: &Image) -> Value {
     json!({
         "name": image.name, "tag": image.tag, "digest": image.digest.to_string(),
-        "recipe": image.recipe, "languages": image.languages, "env": image.env,
+        "recipe": image.recipe, "origin": image.origin,
+        "languages": image.languages, "env": image.env,
         "uid": image.uid, "gid": image.gid, "created_s": image.created_s,
         "suite": image.suite, "architecture": image.architecture,
         "size_bytes": image.size_bytes, "entries": image.entries, "warm_bytes": image.warm_bytes,

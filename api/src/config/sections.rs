@@ -104,6 +104,9 @@ pub struct Images {
     pub shell: String,
     pub default: String,
     pub insecure_registries: Vec<String>,
+    pub tree_max_bytes: u64,
+    pub file_max_bytes: u64,
+    pub entries_max: u64,
 }
 
 /// `[limits]`

@@ -126,6 +126,7 @@ fn not_started(error: StartError) -> End {
             End::NotStarted(Outcome::start_failed(crate::config::chain(&error)))
         }
         StartError::Refused { .. }
+        | StartError::UnsafeImage { .. }
         | StartError::TimedOut { .. }
         | StartError::Failed { .. }
         | StartError::Gone { .. }

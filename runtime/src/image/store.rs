@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::recipe::Recipe;
-use super::{Error, Image, Progress, Reference, build, recipe, tree};
+use super::{Bounds, Error, Image, Progress, Reference, build, recipe, tree};
 use crate::clock;
 use crate::spec::Digest;
 
 /// Names and what they stand for, as in `names.json`.
 type Names = BTreeMap<String, Digest>;
+
+/// How the names begin of trees that are being removed.
+const REMOVED: &str = "removed-";
 
 /// Handle on an image store; every call reads what is there now.
 #[derive(Debug, Clone)]
@@ -23,12 +26,14 @@ pub struct Store {
 }
 
 /// How to build.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Build {
     /// Where packages come from (`http://HOST/PATH`); `None` takes the host's own package sources.
     pub mirror: Option<String>,
     /// Builds even if the recipe has not changed since the image was made.
     pub force: bool,
+    /// How large the image may be.
+    pub bounds: Bounds,
 }
 
 /// What [`Store::build`] did.
@@ -132,12 +137,13 @@ impl Store {
             steps,
             text: "hashing the tree",
         });
-        let summary = tree::summarise(&staging.join("rootfs"))?;
+        let summary = tree::summarise(&staging.join("rootfs"), &options.bounds, &mut || Ok(()))?;
         let image = Image {
             name: recipe.name.clone(),
             tag: super::DEFAULT_TAG.to_owned(),
             digest: summary.digest,
             recipe: recipe.key.clone(),
+            origin: String::new(),
             languages: recipe.languages.clone(),
             env: recipe.env.clone(),
             uid: recipe.uid,
@@ -155,11 +161,17 @@ impl Store {
             steps,
             text: "storing the tree",
         });
-        self.place(&image, staging)?;
+        self.publish(&image, staging)
+    }
+
+    /// Moves a made tree to its place and names it; answers what its name now stands for.
+    pub(super) fn publish(&self, image: &Image, staging: &Path) -> Result<Image, Error> {
+        self.place(image, staging)?;
         let mut names = self.names()?;
-        names.insert(format!("{}:{}", image.name, image.tag), image.digest);
+        let name = format!("{}:{}", image.name, image.tag);
+        names.insert(name.clone(), image.digest);
         self.write_names(&names)?;
-        Ok(image)
+        self.resolve(&name)
     }
 
     /// Moves a made tree to its digest's place, whole or not at all.
@@ -176,11 +188,30 @@ impl Store {
         nix::unistd::sync();
         let home = self.home(image.digest);
         if home.exists() {
+            // The same tree again: it can be what it was before, and what it is now.
             let json = home.join("image.json");
-            return write_json(&json, image);
+            return write_json(&json, &self.merged(image));
         }
         rename(&ready, &home)?;
         sync_dir(&self.dir.join("sha256"))
+    }
+
+    /// What is to be said of a tree that was there before: an import adds its languages to what is
+    /// known, a build knows it all.
+    fn merged(&self, new: &Image) -> Image {
+        match self.resolve(&new.digest.to_string()) {
+            Ok(mut known) if new.recipe.is_empty() => {
+                let more = new
+                    .languages
+                    .iter()
+                    .filter(|one| !known.languages.contains(one));
+                let more: Vec<String> = more.cloned().collect();
+                known.languages.extend(more);
+                known.warm_bytes = known.warm_bytes.max(new.warm_bytes);
+                known
+            }
+            Ok(_) | Err(_) => new.clone(),
+        }
     }
 
     /// The image that `name:latest` stands for, if it was made from this very recipe and is whole.
@@ -253,10 +284,12 @@ impl Store {
     /// As [`Store::resolve`], after hashing the whole tree again.
     ///
     /// # Errors
-    /// Also [`Error::Malformed`] if the tree is not what its digest says.
-    pub fn inspect(&self, reference: &str) -> Result<Image, Error> {
+    /// Also [`Error::Malformed`] if the tree is not what its digest says, and [`Error::Unsafe`] if
+    /// no image could be like that.
+    pub fn inspect(&self, reference: &str, bounds: &Bounds) -> Result<Image, Error> {
         let image = self.resolve(reference)?;
-        let found = tree::summarise(&self.home(image.digest).join("rootfs"))?;
+        let root = self.home(image.digest).join("rootfs");
+        let found = tree::summarise(&root, bounds, &mut || Ok(()))?;
         if found.digest == image.digest {
             return Ok(image);
         }
@@ -300,7 +333,7 @@ impl Store {
         }
         if !names.values().any(|one| *one == image.digest) {
             let home = self.home(image.digest);
-            let away = self.dir.join(format!("removed-{}", image.digest.hex()));
+            let away = self.dir.join(format!("{REMOVED}{}", image.digest.hex()));
             clear(&away)?;
             rename(&home, &away)?;
             clear(&away)?;
@@ -309,11 +342,34 @@ impl Store {
         Ok(removed)
     }
 
+    /// Removes what a command that was killed has left: a half-made tree, a half-removed one. Does
+    /// nothing while another command changes the store, or where this one may not.
+    pub fn sweep(&self) {
+        let path = self.dir.join("lock");
+        let Ok(file) = OpenOptions::new().write(true).open(path) else {
+            return;
+        };
+        let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            return;
+        };
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name == "staging" || name.starts_with(REMOVED) {
+                // What cannot be removed now is in nobody's way: the next command tries again.
+                clear(&entry.path()).unwrap_or_default();
+            }
+        }
+    }
+
     fn home(&self, digest: Digest) -> PathBuf {
         self.dir.join("sha256").join(digest.hex())
     }
 
-    fn make_dirs(&self) -> Result<(), Error> {
+    pub(super) fn make_dirs(&self) -> Result<(), Error> {
         let trees = self.dir.join("sha256");
         let mut builder = fs::DirBuilder::new();
         builder
@@ -323,7 +379,10 @@ impl Store {
             .map_err(Error::io("make", &trees))
     }
 
-    fn lock(&self, on_progress: &mut dyn FnMut(Progress<'_>)) -> Result<Flock<File>, Error> {
+    pub(super) fn lock(
+        &self,
+        on_progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Flock<File>, Error> {
         let path = self.dir.join("lock");
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o644);
@@ -364,7 +423,7 @@ impl Store {
 }
 
 /// The machine in the package manager's word.
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -373,7 +432,7 @@ fn architecture() -> &'static str {
 }
 
 /// Removes a directory tree if it is there.
-fn clear(path: &Path) -> Result<(), Error> {
+pub(super) fn clear(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
             action: "remove",
@@ -384,7 +443,7 @@ fn clear(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     fs::rename(from, to).map_err(Error::io("make", to))
 }
 

@@ -7,27 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
 
 use super::hex;
 use super::kernel;
 use super::step::{During, Failed};
+use crate::image::{flaw, needs};
 use crate::wire::Refusal;
-
-/// Entries of an image that are mounted over or written to by the platform: each must be a plain
-/// directory or absent. A `/dev` that is a link would have the container library make and delete
-/// names, as host root, wherever it points.
-const PLAIN: [&str; 8] = [
-    "dev",
-    "dev/shm",
-    "proc",
-    "sys",
-    "etc",
-    "tmp",
-    "run",
-    "workspace",
-];
 
 /// Images that were used, each by a descriptor of its root in the launcher's mount namespace.
 #[derive(Debug, Default)]
@@ -44,9 +31,11 @@ impl Images {
     ) -> Result<&OwnedFd, Refusal> {
         let root = match self.open.remove(&digest) {
             Some(root) if is_linked(&root) => root,
-            Some(_) | None => open(store, &hex(&digest)).map_err(|error| refusal(&error))?,
+            Some(_) | None => {
+                open(store, &hex(&digest)).map_err(|error| refusal(digest, &error))?
+            }
         };
-        check(root.as_fd())?;
+        check(digest, root.as_fd())?;
         Ok(self.open.entry(digest).or_insert(root))
     }
 }
@@ -66,14 +55,16 @@ pub(super) fn open_store(path: &Path) -> Result<OwnedFd, Failed> {
 
 fn open(store: BorrowedFd<'_>, digest: &str) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    kernel::open_beneath(store, &format!("sha256/{digest}/rootfs"), flags.bits())
+    kernel::open_beneath(store, format!("sha256/{digest}/rootfs"), flags.bits())
 }
 
-fn refusal(error: &io::Error) -> Refusal {
+fn refusal(image: [u8; 32], error: &io::Error) -> Refusal {
     match error.kind() {
         io::ErrorKind::NotFound => Refusal::UnknownImage,
         _ => Refusal::UnsafeImage {
+            image,
             entry: "rootfs".to_owned(),
+            why: format!("cannot be opened as a plain directory of the store: {error}"),
         },
     }
 }
@@ -83,34 +74,30 @@ fn is_linked(root: &OwnedFd) -> bool {
     fstat(root.as_raw_fd()).is_ok_and(|found| found.st_nlink > 0)
 }
 
-fn check(root: BorrowedFd<'_>) -> Result<(), Refusal> {
-    let unsafe_image = |entry: &str| Refusal::UnsafeImage {
-        entry: entry.to_owned(),
-    };
-    let found = fstat(root.as_raw_fd()).map_err(|_errno| unsafe_image("rootfs"))?;
-    if !is_plain(&found) || found.st_uid != 0 {
-        return Err(unsafe_image("rootfs"));
-    }
-    for entry in PLAIN {
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        match fstatat(Some(root.as_raw_fd()), entry, flags) {
-            Ok(found) if is_plain(&found) => {}
-            Err(nix::errno::Errno::ENOENT) => {}
-            Ok(_) | Err(_) => return Err(unsafe_image(entry)),
-        }
-    }
-    Ok(())
-}
-
-fn is_plain(found: &FileStat) -> bool {
-    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+/// What a sandbox relies on, again at every start: the store may have been changed since the image
+/// came into it.
+fn check(image: [u8; 32], root: BorrowedFd<'_>) -> Result<(), Refusal> {
+    needs::check(root).map_err(|(name, flaw)| Refusal::UnsafeImage {
+        image,
+        entry: flaw::escape_path(name.as_bytes()),
+        why: format!("{flaw}; {}", flaw.cure()),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn store() -> (tempfile::TempDir, OwnedFd, std::path::PathBuf) {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::path::PathBuf;
+
+    const IMAGE: [u8; 32] = [0; 32];
+
+    /// A store with one good image; none where owners cannot be set.
+    fn store() -> Option<(tempfile::TempDir, OwnedFd, PathBuf)> {
+        if !nix::unistd::geteuid().is_root() {
+            return None;
+        }
         let dir = tempfile::tempdir().unwrap();
         let rootfs = dir
             .path()
@@ -118,69 +105,82 @@ mod tests {
             .join("00".repeat(32))
             .join("rootfs");
         std::fs::create_dir_all(&rootfs).unwrap();
+        needs::complete(File::open(&rootfs).unwrap().as_fd()).unwrap();
         let opened = open_store(dir.path()).unwrap();
-        (dir, opened, rootfs)
+        assert!(Images::default().root(opened.as_fd(), IMAGE).is_ok());
+        Some((dir, opened, rootfs))
     }
 
-    fn is_root() -> bool {
-        nix::unistd::geteuid().is_root()
-    }
-
-    #[test]
-    fn image_with_plain_directories_is_used() {
-        let (_dir, store, rootfs) = store();
-        if !is_root() {
-            return;
+    /// What of the image is refused, and why.
+    fn refused(images: &mut Images, store: &OwnedFd) -> (String, String) {
+        match images.root(store.as_fd(), IMAGE) {
+            Err(Refusal::UnsafeImage { image, entry, why }) => {
+                assert_eq!(image, IMAGE);
+                (entry, why)
+            }
+            other => panic!("not refused: {other:?}"),
         }
-        std::fs::create_dir(rootfs.join("dev")).unwrap();
-        assert!(Images::default().root(store.as_fd(), [0; 32]).is_ok());
     }
 
     #[test]
     fn unknown_digest_is_refused() {
-        let (_dir, store, _) = store();
+        let Some((_dir, store, _)) = store() else {
+            return;
+        };
         let refused = Images::default().root(store.as_fd(), [1; 32]).err();
         assert_eq!(refused, Some(Refusal::UnknownImage));
     }
 
+    /// Each change is refused also by a launcher that has the image open from before.
     #[test]
-    fn links_in_place_of_directories_are_refused() {
-        for entry in ["dev", "proc", "sys", "etc", "tmp", "run", "workspace"] {
-            let (_dir, store, rootfs) = store();
-            std::os::unix::fs::symlink("/", rootfs.join(entry)).unwrap();
-            assert!(
-                Images::default().root(store.as_fd(), [0; 32]).is_err(),
-                "{entry}"
-            );
+    fn image_that_was_changed_in_the_store_is_refused_until_it_is_whole_again() {
+        let Some((_dir, store, rootfs)) = store() else {
+            return;
+        };
+        let mut images = Images::default();
+        for name in needs::names() {
+            let path = rootfs.join(name);
+            std::fs::remove_dir(&path).unwrap();
+            let entry = format!("/{name}");
+            let (found, why) = refused(&mut images, &store);
+            assert_eq!(found, entry);
+            assert!(why.starts_with("is missing; "), "{why}");
+            symlink("/", &path).unwrap();
+            let (found, why) = refused(&mut images, &store);
+            assert_eq!(found, entry);
+            assert!(why.starts_with("is not a plain directory; "), "{why}");
+            std::fs::remove_file(&path).unwrap();
+            needs::complete(File::open(&rootfs).unwrap().as_fd()).unwrap();
+            assert!(images.root(store.as_fd(), IMAGE).is_ok(), "{name}");
         }
+        chown(rootfs.join("etc"), Some(1000), None).unwrap();
+        assert_eq!(refused(&mut images, &store).0, "/etc");
+        chown(rootfs.join("etc"), Some(0), None).unwrap();
+        let everyone = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(rootfs.join("run"), everyone).unwrap();
+        assert_eq!(refused(&mut images, &store).0, "/run");
     }
 
     #[test]
     fn image_whose_root_is_a_link_is_refused() {
-        let (dir, store, rootfs) = store();
-        std::fs::remove_dir(&rootfs).unwrap();
-        std::os::unix::fs::symlink(dir.path(), &rootfs).unwrap();
-        let refused = Images::default().root(store.as_fd(), [0; 32]).err();
-        assert_eq!(
-            refused,
-            Some(Refusal::UnsafeImage {
-                entry: "rootfs".to_owned()
-            })
-        );
+        let Some((dir, store, rootfs)) = store() else {
+            return;
+        };
+        std::fs::rename(&rootfs, dir.path().join("elsewhere")).unwrap();
+        symlink(dir.path().join("elsewhere"), &rootfs).unwrap();
+        let mut images = Images::default();
+        assert_eq!(refused(&mut images, &store).0, "rootfs");
     }
 
     #[test]
     fn removed_image_is_unknown_even_when_it_was_open() {
-        let (_dir, store, rootfs) = store();
-        if !is_root() {
+        let Some((_dir, store, rootfs)) = store() else {
             return;
-        }
+        };
         let mut images = Images::default();
-        assert!(images.root(store.as_fd(), [0; 32]).is_ok());
-        std::fs::remove_dir(&rootfs).unwrap();
-        assert_eq!(
-            images.root(store.as_fd(), [0; 32]).err(),
-            Some(Refusal::UnknownImage)
-        );
+        assert!(images.root(store.as_fd(), IMAGE).is_ok());
+        std::fs::remove_dir_all(&rootfs).unwrap();
+        let refused = images.root(store.as_fd(), IMAGE).err();
+        assert_eq!(refused, Some(Refusal::UnknownImage));
     }
 }

@@ -87,11 +87,30 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
 }
 
 /// Opens `path` under `dir` with `flags`: no symbolic link, no way out, no other file system.
-pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &str, flags: i32) -> io::Result<OwnedFd> {
+pub(crate) fn open_beneath(
+    dir: BorrowedFd<'_>,
+    path: impl AsRef<[u8]>,
+    flags: i32,
+) -> io::Result<OwnedFd> {
+    beneath(dir, path.as_ref(), flags, 0)
+}
+
+/// Makes the file `path` under `dir`, by the same rules, to be written; it must not be there yet.
+pub(crate) fn create_beneath(
+    dir: BorrowedFd<'_>,
+    path: impl AsRef<[u8]>,
+    mode: u32,
+) -> io::Result<OwnedFd> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    beneath(dir, path.as_ref(), flags, mode)
+}
+
+fn beneath(dir: BorrowedFd<'_>, path: &[u8], flags: i32, mode: u32) -> io::Result<OwnedFd> {
     let path = CString::new(path).map_err(io::Error::other)?;
     // SAFETY: all-zero is a valid `open_how`: no flags, no mode, no resolution rules.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
+    how.mode = u64::from(mode);
     how.resolve = libc::RESOLVE_BENEATH
         | libc::RESOLVE_NO_SYMLINKS
         | libc::RESOLVE_NO_MAGICLINKS
@@ -106,6 +125,27 @@ pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &str, flags: i32) -> io::R
             size_of::<libc::open_how>(),
         )
     })
+}
+
+/// Names of the extended attributes of what is at `path`, itself if it is a link: each with a NUL
+/// behind it.
+pub(crate) fn attribute_names(path: &CStr) -> io::Result<Vec<u8>> {
+    // SAFETY: the path is a C string; a buffer of no length is not written to.
+    let long = unsafe { libc::llistxattr(path.as_ptr(), std::ptr::null_mut(), 0) };
+    let Ok(long) = usize::try_from(long) else {
+        return match io::Error::last_os_error() {
+            // A file system that has none.
+            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+            error => Err(error),
+        };
+    };
+    let mut names = vec![0_u8; long];
+    let room = names.as_mut_ptr().cast();
+    // SAFETY: the path is a C string, `room` points to as many bytes as are said.
+    let long = unsafe { libc::llistxattr(path.as_ptr(), room, names.len()) };
+    let long = usize::try_from(long).map_err(|_negative| io::Error::last_os_error())?;
+    names.truncate(long);
+    Ok(names)
 }
 
 /// Closes every descriptor from `first` on, except those listed.

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::channel::Channel;
 use super::live::tame;
 use crate::error::StartError;
+use crate::spec::Digest;
 use crate::wire::{FromInit, FromShim, Refusal, WireError};
 
 /// How long a refusal may follow the closing of the sockets that were handed over.
@@ -65,10 +66,11 @@ fn refusal(reason: Option<Refusal>) -> StartError {
         },
         Some(Refusal::Duplicate) => refused("a sandbox of this id is live".to_owned()),
         Some(Refusal::UnknownImage) => refused("the image is not in the store".to_owned()),
-        Some(Refusal::UnsafeImage { entry }) => refused(format!(
-            "the image's {} may not be used as it is",
-            tame(&entry)
-        )),
+        Some(Refusal::UnsafeImage { image, entry, why }) => StartError::UnsafeImage {
+            image: Digest(image),
+            entry: tame(&entry),
+            why: tame(&why),
+        },
         Some(Refusal::Limit { name }) => {
             refused(format!("{} passes the launcher's maximum", tame(&name)))
         }

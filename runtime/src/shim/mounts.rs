@@ -40,7 +40,11 @@ pub(super) fn make(job: &Job<'_>) -> Result<OwnedFd, Failed> {
     job.template.mount_copy(state.as_fd(), DISK)?;
     upper_layer(job).during("make the upper layer")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let layers = format!("lowerdir={IMAGE},upperdir={DISK}/u,workdir={DISK}/w");
+    // What an image's own attributes would tell the overlay is not obeyed: no redirects, no files
+    // whose content lies elsewhere.
+    let layers = format!(
+        "lowerdir={IMAGE},upperdir={DISK}/u,workdir={DISK}/w,redirect_dir=nofollow,metacopy=off"
+    );
     mount(
         Some("overlay"),
         ROOT,

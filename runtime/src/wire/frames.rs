@@ -135,8 +135,12 @@ pub(crate) enum Refusal {
     UnknownImage,
     /// The image may not be used as a root.
     UnsafeImage {
+        /// Its digest.
+        image: [u8; 32],
         /// The entry at fault.
         entry: String,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
     /// A limit is zero or passes its maximum.
     Limit {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 
 use crate::Test;
-use crate::support::{Bed, make, make_image, pair};
+use crate::support::{Bed, IMAGE, make, make_image, pair};
 use crate::wire::{
     FRAME_MAX, FromLauncher, Refusal, ToLauncher, WireImage, encode, send, send_bytes,
 };
@@ -132,19 +132,29 @@ fn unknown_image() {
     bed.ask(&request);
     assert_eq!(refusal(&bed), Refusal::UnknownImage);
     let rootfs = format!("images/sha256/{}/rootfs", "a5".repeat(32));
-    let dev = bed.dir.path().join(rootfs).join("dev");
-    fs::remove_dir(&dev).unwrap();
-    std::os::unix::fs::symlink("/dev", &dev).unwrap();
-    bed.ask(&make(1));
-    assert_eq!(
-        refusal(&bed),
-        Refusal::UnsafeImage {
-            entry: "dev".to_owned()
-        }
-    );
-    fs::remove_file(&dev).unwrap();
-    fs::create_dir(&dev).unwrap();
+    let rootfs = bed.dir.path().join(rootfs);
+    for name in ["dev", "proc", "sys", "etc", "tmp", "run", "workspace"] {
+        let (path, aside) = (rootfs.join(name), rootfs.join("aside"));
+        fs::rename(&path, &aside).unwrap();
+        unsafe_image(&bed, name, "is missing");
+        std::os::unix::fs::symlink("/", &path).unwrap();
+        unsafe_image(&bed, name, "is not a plain directory");
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
     still_serves(bed);
+}
+
+/// The test image is refused for its entry `name`, told with the image and the reason.
+fn unsafe_image(bed: &Bed, name: &str, reason: &str) {
+    bed.ask(&make(1));
+    match refusal(bed) {
+        Refusal::UnsafeImage { image, entry, why } => {
+            assert_eq!((image, entry), (IMAGE, format!("/{name}")));
+            assert!(why.starts_with(reason), "{why}");
+        }
+        other => panic!("refused otherwise: {other:?}"),
+    }
 }
 
 fn slots() {

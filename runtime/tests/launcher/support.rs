@@ -92,7 +92,16 @@ pub(crate) fn config(dir: &Path) -> runtime::LauncherConfig {
 pub(crate) fn make_image(images: &Path) {
     let digest: String = IMAGE.iter().map(|byte| format!("{byte:02x}")).collect();
     let root = images.join("sha256").join(digest).join("rootfs");
-    for dir in ["dev", "proc", "etc", "tmp", "workspace", "lib64"] {
+    for dir in [
+        "dev",
+        "proc",
+        "sys",
+        "etc",
+        "tmp",
+        "run",
+        "workspace",
+        "lib64",
+    ] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     fs::set_permissions(root.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();

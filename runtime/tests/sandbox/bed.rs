@@ -10,7 +10,7 @@ use runtime::{
 use tokio::sync::oneshot;
 
 /// Where the images are that tests run in.
-fn images() -> PathBuf {
+pub(crate) fn images() -> PathBuf {
     std::env::var_os("FAREBOX_TEST_IMAGES").map_or_else(PathBuf::new, PathBuf::from)
 }
 
@@ -27,6 +27,7 @@ pub(crate) fn lacks() -> Option<String> {
 
 pub(crate) struct Bed {
     dir: tempfile::TempDir,
+    images: PathBuf,
     tokio: tokio::runtime::Runtime,
     pub(crate) runtime: Runtime,
     pub(crate) image: Image,
@@ -88,13 +89,13 @@ impl Run {
     }
 }
 
-fn start(state_dir: &Path) -> (runtime::LauncherHandle, Options) {
+fn start(images_dir: &Path, state_dir: &Path) -> (runtime::LauncherHandle, Options) {
     let disk_classes = vec![DiskClass {
         bytes: 64 << 20,
         inodes: 5_000,
     }];
     let config = LauncherConfig {
-        images_dir: images(),
+        images_dir: images_dir.to_owned(),
         state_dir: state_dir.to_owned(),
         server_uid: 65530,
         server_gid: 65530,
@@ -123,17 +124,23 @@ fn start(state_dir: &Path) -> (runtime::LauncherHandle, Options) {
 
 impl Bed {
     pub(crate) fn new() -> Bed {
+        Bed::on(images(), "python")
+    }
+
+    /// A runtime on the store at `images`, whose sandboxes have the image `name`.
+    pub(crate) fn on(images: PathBuf, name: &str) -> Bed {
         let dir = tempfile::tempdir().unwrap();
-        let (handle, options) = start(&dir.path().join("run"));
+        let (handle, options) = start(&images, &dir.path().join("run"));
         let launcher = launcher();
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .unwrap();
         let runtime = tokio.block_on(Runtime::connect(handle, options)).unwrap();
-        let image = Store::open(&images()).resolve("python").unwrap();
+        let image = Store::open(&images).resolve(name).unwrap();
         Bed {
             dir,
+            images,
             tokio,
             runtime,
             image,
@@ -144,7 +151,7 @@ impl Bed {
 
     /// Starts another launcher on the same state, as a restarted server does.
     pub(crate) fn restart(&mut self) {
-        let (handle, options) = start(&self.dir.path().join("run"));
+        let (handle, options) = start(&self.images, &self.dir.path().join("run"));
         self.launcher = launcher();
         self.runtime = self
             .tokio

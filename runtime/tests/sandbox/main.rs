@@ -1,14 +1,15 @@
 //! The runtime with real sandboxes: what a program gets, what it costs, how it ends.
 //!
 //! A binary of its own (`harness = false`), because it is the launcher's binary as well: `spawn`
-//! runs a sealed copy of it with the one argument `launcher`. It moves into a mount namespace with
-//! a `/dev` of its own first. It needs root and the `python` image, in the store that the
-//! environment variable `FAREBOX_TEST_IMAGES` names; without them each test is skipped aloud.
-//! Arguments are those of the usual harness as far as a test runner needs them: `--list`,
-//! `--exact`, names to filter by.
+//! runs a sealed copy of it with the one argument `launcher`, and an import runs it with `unpack`
+//! and an order. It moves into a mount namespace with a `/dev` of its own first. It needs root and
+//! the `python` image, in the store that the environment variable `FAREBOX_TEST_IMAGES` names;
+//! without them each test is skipped aloud. Arguments are those of the usual harness as far as a
+//! test runner needs them: `--list`, `--exact`, names to filter by.
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "test code"
@@ -16,6 +17,7 @@
 
 mod bed;
 mod ends;
+mod images;
 #[path = "../support/own_dev.rs"]
 mod own_dev;
 mod run;
@@ -35,8 +37,13 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == "launcher") {
         return runtime::launcher_main();
     }
+    if let [command, order] = arguments.as_slice()
+        && command == "unpack"
+    {
+        return runtime::unpack_main(order);
+    }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let all = [run::TESTS, ends::TESTS, survives::TESTS].concat();
+    let all = [run::TESTS, ends::TESTS, survives::TESTS, images::TESTS].concat();
     if has("--list") {
         for (name, _) in all.iter().filter(|_| !has("--ignored")) {
             println!("{name}: test");
