@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Request};
-use crate::server::{self, Server, wait_until};
-use crate::world::World;
+use crate::server::{self, Server};
+use crate::world::{World, wait_until};
 
 /// Longest that a command may take to be where a test waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
