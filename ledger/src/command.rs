@@ -142,9 +142,46 @@ pub enum Effect {
         /// All its quotas.
         quotas: Vec<Quota>,
     },
-    /// Adds a rate card. Of cards in force at an instant, the one with the latest
-    /// `effective_from` counts, and of those the one recorded last.
+    /// Adds a rate card. Of the cards of one id that are in force at an instant, the one with the
+    /// latest `effective_from` counts, and of those the one recorded last. The id of the first card
+    /// is that of every tenant whose terms name no other.
     RateCard(RateCard),
+    /// Says by which cards a tenant is charged, and whether it pays before it runs.
+    Terms {
+        /// The tenant.
+        tenant: String,
+        /// The id of its cards; `None` for the default.
+        rate_card: Option<String>,
+        /// Whether a hold needs credit for all of its worst case.
+        prepaid: bool,
+    },
+    /// Grants a tenant credit.
+    Grant(Grant),
+    /// Takes back what is left of a grant. What is held already is not taken back: as far as the
+    /// credit does not reach, it becomes payable.
+    VoidGrant {
+        /// The tenant.
+        tenant: String,
+        /// The entry of the grant.
+        grant: u64,
+    },
+}
+
+/// Credit that a tenant's charges are paid from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Grant {
+    /// Whose it is.
+    pub tenant: String,
+    /// What it is called on statements.
+    pub name: String,
+    /// How much, above zero.
+    pub amount: Money,
+    /// The currency of the tenant's cards.
+    pub currency: String,
+    /// Lower is drawn first; of the same, the one that ends first, then the oldest.
+    pub priority: u8,
+    /// From when on it pays for no new run; `None` for never.
+    pub expires_at: Option<Micros>,
 }
 
 /// An act, as answered.

@@ -3,6 +3,7 @@
 //! Nothing here writes, waits or changes anything.
 
 mod check;
+mod effect;
 mod reduce;
 
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use crate::clock::Micros;
 use crate::command::{Act, Effect, HoldRequest, Settlement};
 use crate::entry::{Acted, Hold, Settled};
 use crate::id::Id;
-use crate::money::{Money, Rounding};
+use crate::money::Money;
 use crate::options::Options;
 use crate::quantity::{Ceiling, OnLow, Quantities};
 use crate::quota::{Cause, Mode, Violation};
-use crate::rate::RateCard;
+use crate::rate::Price;
 use crate::record::Release;
 use crate::rejection::Rejection;
 use crate::state::{Amounts, Bounds, Card, Places, Rule, State, Tenant};
@@ -88,7 +89,8 @@ pub(crate) fn hold(desk: Desk<'_>, request: &HoldRequest) -> Result<Terms, Rejec
     if desk.state.hold(&request.hold).is_some() || desk.state.is_executing(&request.execution) {
         return Err(Rejection::HoldExists { hold: request.hold });
     }
-    let card = desk.state.card_at(desk.at).ok_or(Rejection::NoRateCard)?;
+    let card = desk.state.card_for(tenant, desk.at);
+    let card = card.ok_or(Rejection::NoRateCard)?;
     let places = tenant.places(&request.project, request.function.as_deref(), &request.key);
     let case = Case {
         desk,
@@ -98,7 +100,7 @@ pub(crate) fn hold(desk: Desk<'_>, request: &HoldRequest) -> Result<Terms, Rejec
     };
     let granted = case.grant(request.ceiling, request.on_low)?;
     let worst = case.worst_case(&granted).ok_or_else(unbounded)?;
-    let amount = Money(i128::try_from(worst.cost).map_err(|_over| unbounded())?);
+    let amount = Money(worst.cost);
     case.may_open(request.max_cost, amount)?;
     Ok(Terms {
         granted,
@@ -147,7 +149,8 @@ impl Case<'_> {
     /// What a run within `ceiling` can use and cost at most.
     fn worst_case(&self, ceiling: &Ceiling) -> Option<Amounts> {
         let quantities = ceiling.quantities()?;
-        let cost = self.card.card.worst_case(&quantities)?.units();
+        let month = |price: &Price| self.tenant.standing_of(price, self.desk.at);
+        let Money(cost) = self.card.card.worst_case(&quantities, month)?;
         Some(Amounts { quantities, cost })
     }
 
@@ -155,27 +158,38 @@ impl Case<'_> {
     fn grant(&self, asked: Ceiling, on_low: OnLow) -> Result<Ceiling, Rejection> {
         let worst = self.worst_case(&asked).ok_or_else(unbounded)?;
         let violations = self.violations(&worst);
-        if violations.is_empty() {
+        let refused = if !violations.is_empty() {
+            Rejection::Quota(violations)
+        } else if let Some(available) = self.lacking_credit(&worst) {
+            Rejection::InsufficientFunds {
+                amount: Money(worst.cost),
+                available,
+            }
+        } else {
             return Ok(asked);
-        }
+        };
         let OnLow::Reduce {
             min_cpu_ms,
             min_wall_ms,
         } = on_low
         else {
-            return Err(Rejection::Quota(violations));
+            return Err(refused);
         };
         let fits = |ceiling: &Ceiling| {
             self.worst_case(ceiling)
                 .is_some_and(|worst| self.fits(&worst))
         };
         let least = (min_cpu_ms.max(1), min_wall_ms.max(1));
-        reduce::largest(asked, least, fits).ok_or(Rejection::Quota(violations))
+        reduce::largest(asked, least, fits).ok_or(refused)
     }
 
     fn fits(&self, need: &Amounts) -> bool {
         let fits = |rule| violation(self.tenant, rule, need, self.desk.at).is_none();
-        self.tenant.rules_at(self.places).all(fits)
+        self.tenant.rules_at(self.places).all(fits) && self.lacking_credit(need).is_none()
+    }
+
+    fn lacking_credit(&self, need: &Amounts) -> Option<Money> {
+        lacking_credit(self.tenant, need, self.desk.at)
     }
 
     fn violations(&self, need: &Amounts) -> Vec<Violation> {
@@ -246,6 +260,16 @@ pub(crate) fn violation(
     })
 }
 
+/// What is left of a prepaid tenant's credit, if that does not cover what is held and needed.
+pub(crate) fn lacking_credit(tenant: &Tenant, need: &Amounts, at: Micros) -> Option<Money> {
+    if !tenant.credit.prepaid {
+        return None;
+    }
+    let (_, held) = tenant.lifetime();
+    let free = tenant.credit.available(at).0.saturating_sub(held.cost);
+    (free < need.cost).then_some(Money(free.max(0)))
+}
+
 /// Ends a hold with a charge for the lesser of measured and held.
 pub(crate) fn settle(desk: Desk<'_>, settlement: Settlement) -> Result<Settled, Rejection> {
     check::text(desk.options, "outcome", &settlement.outcome)?;
@@ -256,12 +280,16 @@ pub(crate) fn settle(desk: Desk<'_>, settlement: Settlement) -> Result<Settled, 
     let posted = settlement.measured.min(&hold.quantities);
     // What was held could be priced, so what is posted can be, by the same card.
     let card = desk.state.card(hold.rate_card);
-    let charge = card.and_then(|card| card.card.charge(&posted, Rounding::HalfEven));
+    let tenant = desk.state.tenant(&hold.tenant);
+    let (card, tenant) = card.zip(tenant).ok_or_else(unbounded)?;
+    let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
+    let charge = card.card.charge(&posted, month).ok_or_else(unbounded)?;
     Ok(Settled {
         hold: Arc::clone(hold),
         posted,
         overrun: settlement.measured.above(&hold.quantities),
-        charge: charge.ok_or_else(unbounded)?,
+        funded: tenant.credit.draw(hold.opened_at, charge.total),
+        charge,
         outcome: settlement.outcome,
         estimated: settlement.estimated,
     })
@@ -294,9 +322,8 @@ pub(crate) fn act(desk: Desk<'_>, act: Act) -> Result<Acted, Rejection> {
         });
     }
     room_for(desk, &act)?;
-    match &act.effect {
-        Some(Effect::RateCard(card)) => one_currency(desk.state, card)?,
-        Some(Effect::Tenant { .. }) | None => {}
+    if let Some(effect) = &act.effect {
+        effect::check(desk, effect)?;
     }
     Ok(Acted {
         actor: act.actor,
@@ -341,21 +368,6 @@ fn room_for(desk: Desk<'_>, act: &Act) -> Result<(), Rejection> {
         }
     }
     Ok(())
-}
-
-/// Amounts of money are added up over all cards, so all cards have one currency.
-fn one_currency(state: &State, card: &RateCard) -> Result<(), Rejection> {
-    let first = state
-        .cards()
-        .first()
-        .map(|first| first.card.currency.as_str());
-    match first.filter(|currency| *currency != card.currency) {
-        None => Ok(()),
-        Some(currency) => Err(Rejection::Invalid {
-            field: "currency",
-            fault: format!("must be {currency}, as on the cards before"),
-        }),
-    }
 }
 
 #[cfg(test)]

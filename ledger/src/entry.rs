@@ -57,10 +57,21 @@ pub struct Settled {
     pub overrun: Quantities,
     /// What it costs.
     pub charge: Charge,
+    /// What of it is paid from credit; the rest is payable.
+    pub funded: Vec<Funding>,
     /// How the run ended.
     pub outcome: String,
     /// Whether the measure is an estimate.
     pub estimated: bool,
+}
+
+/// What a grant pays of a charge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Funding {
+    /// The entry of the grant.
+    pub grant: u64,
+    /// How much.
+    pub amount: Money,
 }
 
 /// A recorded administrative act; see [`crate::Act`].

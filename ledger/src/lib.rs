@@ -46,9 +46,9 @@ mod writer;
 
 pub use clock::{Clock, Micros};
 pub use command::{
-    Act, Effect, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settlement,
+    Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settlement,
 };
-pub use entry::{Acted, Body, Entry, EntryKind, Hold, Settled};
+pub use entry::{Acted, Body, Entry, EntryKind, Funding, Hold, Settled};
 pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};
 pub use id::Id;
 pub use ledger::Ledger;
@@ -60,7 +60,7 @@ pub use query::{
     Health, UsageItem, UsageQuery, UsageReport,
 };
 pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
-pub use rate::{Charge, ChargeLine, Model, Price, RateCard, RateCardError};
+pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
 pub use rejection::Rejection;
 pub use ticket::Ticket;
 pub use verify::{Progress, Rebuilt, Verified, rebuild, verify};

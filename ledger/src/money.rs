@@ -64,11 +64,6 @@ impl Money {
         let rounded = whole.checked_add(u128::from(up))?;
         i128::try_from(rounded).ok().map(Self)
     }
-
-    /// The amount as a count, where it is not negative.
-    pub(crate) fn units(self) -> u128 {
-        u128::try_from(self.0).unwrap_or(0)
-    }
 }
 
 fn parse(text: &str) -> Option<i128> {

@@ -111,20 +111,26 @@ impl Quantities {
         }
     }
 
-    /// Only the amount of `meter`, everything else zero.
-    pub fn only(&self, meter: Meter) -> Self {
+    /// An amount of `meter`, everything else zero; at most what the meter's integer holds.
+    pub(crate) fn of(meter: Meter, amount: u128) -> Self {
         let mut one = Self::default();
+        let small = u64::try_from(amount).unwrap_or(u64::MAX);
         match meter {
-            Meter::Executions => one.executions = self.executions,
-            Meter::CpuUs => one.cpu_us = self.cpu_us,
-            Meter::WallUs => one.wall_us = self.wall_us,
-            Meter::MemoryByteMs => one.memory_byte_ms = self.memory_byte_ms,
-            Meter::EgressBytes => one.egress_bytes = self.egress_bytes,
-            Meter::IngressBytes => one.ingress_bytes = self.ingress_bytes,
-            Meter::StorageByteMs => one.storage_byte_ms = self.storage_byte_ms,
+            Meter::Executions => one.executions = small,
+            Meter::CpuUs => one.cpu_us = small,
+            Meter::WallUs => one.wall_us = small,
+            Meter::MemoryByteMs => one.memory_byte_ms = amount,
+            Meter::EgressBytes => one.egress_bytes = small,
+            Meter::IngressBytes => one.ingress_bytes = small,
+            Meter::StorageByteMs => one.storage_byte_ms = amount,
             Meter::Cost => {}
         }
         one
+    }
+
+    /// Only the amount of `meter`, everything else zero.
+    pub fn only(&self, meter: Meter) -> Self {
+        Self::of(meter, self.get(meter))
     }
 
     /// The lesser of the two, meter by meter.

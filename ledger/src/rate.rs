@@ -1,18 +1,26 @@
-//! Rate cards: what a unit of each meter costs from when on, and the charge of one run by them.
+//! Rate cards: what each meter costs from when on, by which model.
 
-use jiff::Timestamp;
+mod form;
+mod pricing;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::form::RateCardError;
+pub(crate) use self::pricing::Standing;
 use crate::clock::Micros;
-use crate::money::{Money, MoneyError, Rounding};
-use crate::quantity::{Meter, Quantities};
+use crate::money::Money;
+use crate::quantity::Meter;
 
 /// The most prices on a card; there are only so many meters.
 const PRICES_MAX: usize = 64;
 /// The longest card id in bytes.
 const ID_MAX: usize = 128;
 
-/// How quantities turn into money. Further models are further variants; a line stays one meter's.
+/// The most tiers of one price.
+const TIERS_MAX: usize = 32;
+
+/// How quantities turn into money; a line stays one meter's. What graduated, volume and package
+/// prices charge for a run is the difference that the run makes to its tenant's month.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Model {
     /// Every unit costs the same.
@@ -20,6 +28,41 @@ pub enum Model {
         /// The price of one unit of the meter.
         amount: Money,
     },
+    /// Each unit costs what its tier says; the month climbs through the tiers.
+    Graduated {
+        /// Ascending; the last one has no end.
+        tiers: Vec<Tier>,
+    },
+    /// All units of the month cost what the tier says that the month has reached.
+    Volume {
+        /// Ascending, with prices that do not rise; the last one has no end.
+        tiers: Vec<Tier>,
+    },
+    /// Units are sold by the package, and a package that is begun is paid for.
+    Package {
+        /// Base units of the meter in one package.
+        size: u128,
+        /// The price of one package.
+        amount: Money,
+    },
+}
+
+/// A stretch of a month's use with one price.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Tier {
+    /// Where it ends, in base units of the meter; `None` for the last one.
+    pub up_to: Option<u128>,
+    /// The price of one unit of the meter in it.
+    pub amount: Money,
+}
+
+/// What of a meter's use is free each calendar month (UTC).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Base units that are free in each month.
+    pub included: u128,
+    /// How much of what was left over may be carried into the next month, at most.
+    pub rollover_max: u128,
 }
 
 /// The price of one meter.
@@ -29,6 +72,22 @@ pub struct Price {
     pub meter: Meter,
     /// How.
     pub model: Model,
+    /// A run's quantity is rounded up to whole multiples of this many base units; 1 rounds nothing.
+    pub increment: u64,
+    /// What is free.
+    pub allowance: Allowance,
+}
+
+impl Price {
+    /// A price without increment and allowance.
+    pub fn plain(meter: Meter, model: Model) -> Self {
+        Self {
+            meter,
+            model,
+            increment: 1,
+            allowance: Allowance::default(),
+        }
+    }
 }
 
 /// Prices in one currency, in force from an instant until the next card's. Never edited.
@@ -44,18 +103,21 @@ pub struct RateCard {
     pub prices: Vec<Price>,
 }
 
-/// One priced meter of a charge.
+/// One priced meter of a charge, in one tier.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChargeLine {
     /// What was priced.
     pub meter: Meter,
-    /// How much of it, in its base unit.
+    /// Which tier of its price, from 0; what an allowance covers has a line of its own at no rate.
+    pub tier: u8,
+    /// How much of it, in its base unit; packages, where those are sold.
     pub quantity: u128,
-    /// Base units in one priced unit.
+    /// Base units in one priced unit; 1 for packages.
     pub unit_size: u64,
     /// The price of one unit.
     pub rate: Money,
-    /// `quantity x rate / unit_size`, rounded half-even to 10^-12 once.
+    /// What it costs. With unit prices `quantity x rate / unit_size`, rounded half-even to 10^-12
+    /// once; else the difference between the month with this run and without it.
     pub amount: Money,
 }
 
@@ -70,79 +132,7 @@ pub struct Charge {
     pub lines: Vec<ChargeLine>,
 }
 
-/// Why a rate card's text is no rate card.
-#[derive(Debug, thiserror::Error)]
-pub enum RateCardError {
-    /// Not TOML of the expected form.
-    #[error("rate cards do not have the expected form")]
-    Form {
-        /// What the parser says.
-        #[source]
-        source: toml::de::Error,
-    },
-    /// A price that is no decimal number.
-    #[error("card `{card}`: the amount of `{meter}` is not a price")]
-    Amount {
-        /// The card's id.
-        card: String,
-        /// The meter priced.
-        meter: String,
-        /// What is wrong.
-        #[source]
-        source: MoneyError,
-    },
-    /// A time that is not RFC 3339.
-    #[error("card `{card}`: effective_from `{text}` is not an RFC 3339 time")]
-    EffectiveFrom {
-        /// The card's id.
-        card: String,
-        /// What was given.
-        text: String,
-        /// What is wrong.
-        #[source]
-        source: jiff::Error,
-    },
-    /// Anything else: an unknown meter or model, a price twice, a negative price.
-    #[error("card `{card}`: {fault}")]
-    Content {
-        /// The card's id.
-        card: String,
-        /// What is wrong.
-        fault: String,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TomlCards {
-    card: Vec<TomlCard>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TomlCard {
-    id: String,
-    currency: String,
-    effective_from: String,
-    price: Vec<TomlPrice>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TomlPrice {
-    meter: String,
-    model: String,
-    amount: String,
-}
-
 impl RateCard {
-    /// Reads cards from their TOML form (`[[card]]` with `[[card.price]]`).
-    pub fn parse_toml(text: &str) -> Result<Vec<Self>, RateCardError> {
-        let cards: TomlCards =
-            toml::from_str(text).map_err(|source| RateCardError::Form { source })?;
-        cards.card.into_iter().map(TomlCard::read).collect()
-    }
-
     /// Every reason why this card cannot be recorded.
     pub(crate) fn fault(&self) -> Option<String> {
         let currency = self.currency.as_bytes();
@@ -158,216 +148,64 @@ impl RateCard {
         if self.prices.len() > PRICES_MAX {
             return Some(format!("has more than {PRICES_MAX} prices"));
         }
-        for (i, price) in self.prices.iter().enumerate() {
-            let Model::Unit { amount } = price.model;
-            if amount < Money::ZERO {
-                return Some(format!("the price of `{}` is negative", price.meter));
+        let twice = |(i, price): (usize, &Price)| {
+            let before = self.prices.iter().take(i);
+            before
+                .map(|other| other.meter)
+                .any(|meter| meter == price.meter)
+                .then(|| format!("`{}` has two prices", price.meter))
+        };
+        self.prices
+            .iter()
+            .find_map(Price::fault)
+            .or_else(|| self.prices.iter().enumerate().find_map(twice))
+    }
+}
+
+impl Price {
+    fn fault(&self) -> Option<String> {
+        let fault = |what: &str| Some(format!("the price of `{}` {what}", self.meter));
+        if self.meter == Meter::Cost {
+            return Some("`cost` is what prices make; it has none".to_owned());
+        }
+        if self.increment == 0 {
+            return fault("has an increment of zero");
+        }
+        if self.allowance.included == 0 && self.allowance.rollover_max > 0 {
+            return fault("carries over an allowance that it has not");
+        }
+        match &self.model {
+            Model::Unit { amount } | Model::Package { amount, .. } if *amount < Money::ZERO => {
+                fault("is negative")
             }
-            if price.meter == Meter::Cost {
-                return Some("`cost` is what prices make; it has none".to_owned());
-            }
-            if self
-                .prices
-                .iter()
-                .take(i)
-                .any(|other| other.meter == price.meter)
-            {
-                return Some(format!("`{}` has two prices", price.meter));
+            Model::Package { size: 0, .. } => fault("has packages of nothing"),
+            Model::Unit { .. } | Model::Package { .. } => None,
+            Model::Graduated { tiers } => tiers_fault(tiers).and_then(fault),
+            Model::Volume { tiers } => {
+                let rises = tiers.is_sorted_by(|a, b| a.amount >= b.amount);
+                let rises = (!rises).then_some("rises with the volume");
+                tiers_fault(tiers).or(rises).and_then(fault)
             }
         }
+    }
+}
+
+fn tiers_fault(tiers: &[Tier]) -> Option<&'static str> {
+    let Some((last, ends)) = tiers.split_last() else {
+        return Some("has no tier");
+    };
+    let end = |tier: &Tier| tier.up_to.unwrap_or(0);
+    if tiers.len() > TIERS_MAX {
+        Some("has too many tiers")
+    } else if tiers.iter().any(|tier| tier.amount < Money::ZERO) {
+        Some("is negative")
+    } else if last.up_to.is_some() || ends.iter().any(|tier| tier.up_to.is_none()) {
+        Some("must have one tier without an end, the last")
+    } else if !ends.is_sorted_by(|a, b| end(a) < end(b))
+        || ends.first().is_some_and(|t| end(t) == 0)
+    {
+        Some("has tiers that do not ascend")
+    } else {
         None
-    }
-
-    /// What these quantities cost; `None` where the amount passes what the integer holds.
-    pub(crate) fn charge(&self, used: &Quantities, how: Rounding) -> Option<Charge> {
-        let mut total = Money::ZERO;
-        let mut lines = Vec::with_capacity(self.prices.len());
-        for price in &self.prices {
-            let Model::Unit { amount: rate } = price.model;
-            let (quantity, unit_size) = (used.get(price.meter), price.meter.unit_size());
-            if quantity == 0 {
-                continue;
-            }
-            let amount = rate.times(quantity, unit_size, how)?;
-            total = total.checked_add(amount)?;
-            lines.push(ChargeLine {
-                meter: price.meter,
-                quantity,
-                unit_size,
-                rate,
-                amount,
-            });
-        }
-        Some(Charge {
-            currency: self.currency.clone(),
-            total,
-            lines,
-        })
-    }
-
-    /// What these quantities can cost at most: the sum of the lines, each rounded up.
-    pub(crate) fn worst_case(&self, used: &Quantities) -> Option<Money> {
-        self.prices.iter().try_fold(Money::ZERO, |sum, price| {
-            let Model::Unit { amount: rate } = price.model;
-            let (quantity, unit_size) = (used.get(price.meter), price.meter.unit_size());
-            sum.checked_add(rate.times(quantity, unit_size, Rounding::Up)?)
-        })
-    }
-}
-
-impl TomlCard {
-    fn read(self) -> Result<RateCard, RateCardError> {
-        let card = self.id;
-        let effective_from = self.effective_from.parse::<Timestamp>().map_err(|source| {
-            RateCardError::EffectiveFrom {
-                card: card.clone(),
-                text: self.effective_from,
-                source,
-            }
-        })?;
-        let prices = self
-            .price
-            .into_iter()
-            .map(|price| price.read(&card))
-            .collect::<Result<Vec<Price>, RateCardError>>()?;
-        let parsed = RateCard {
-            id: card.clone(),
-            currency: self.currency,
-            effective_from: effective_from.as_microsecond(),
-            prices,
-        };
-        match parsed.fault() {
-            Some(fault) => Err(RateCardError::Content { card, fault }),
-            None => Ok(parsed),
-        }
-    }
-}
-
-impl TomlPrice {
-    fn read(self, card: &str) -> Result<Price, RateCardError> {
-        let content = |fault| RateCardError::Content {
-            card: card.to_owned(),
-            fault,
-        };
-        let meter = Meter::from_name(&self.meter)
-            .ok_or_else(|| content(format!("`{}` is not a meter", self.meter)))?;
-        if self.model != "unit" {
-            let fault = format!("model `{}` is not known; there is `unit`", self.model);
-            return Err(content(fault));
-        }
-        let amount = Money::parse(&self.amount).map_err(|source| RateCardError::Amount {
-            card: card.to_owned(),
-            meter: self.meter,
-            source,
-        })?;
-        Ok(Price {
-            meter,
-            model: Model::Unit { amount },
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STANDARD: &str = r#"
-[[card]]
-id = "standard"
-currency = "USD"
-effective_from = "2026-01-01T00:00:00Z"
-[[card.price]]
-meter = "executions"
-model = "unit"
-amount = "0.0000002"
-[[card.price]]
-meter = "cpu_us"
-model = "unit"
-amount = "0.000014"
-[[card.price]]
-meter = "memory_byte_ms"
-model = "unit"
-amount = "0.0000045"
-"#;
-
-    fn used() -> Quantities {
-        Quantities {
-            executions: 1,
-            cpu_us: 1_234_567,
-            memory_byte_ms: (256 << 20) * 2_000,
-            ..Quantities::default()
-        }
-    }
-
-    #[test]
-    fn the_contracts_worked_example_comes_out_exactly() {
-        let card = &RateCard::parse_toml(STANDARD).unwrap()[0];
-        assert_eq!(card.effective_from, 1_767_225_600_000_000);
-        let charge = card.charge(&used(), Rounding::HalfEven).unwrap();
-        let amounts: Vec<String> = charge.lines.iter().map(|l| l.amount.to_string()).collect();
-        assert_eq!(
-            amounts,
-            ["0.000000200000", "0.000017283938", "0.000002250000"]
-        );
-        assert_eq!(charge.total.to_string(), "0.000019733938");
-        assert_eq!(charge.currency, "USD");
-    }
-
-    #[test]
-    fn a_hold_is_never_below_its_charge_and_less_than_a_unit_a_line_above() {
-        let card = &RateCard::parse_toml(STANDARD).unwrap()[0];
-        for cpu_us in 0..3_000 {
-            let used = Quantities {
-                cpu_us,
-                memory_byte_ms: 77 * u128::from(cpu_us),
-                ..used()
-            };
-            let charge = card.charge(&used, Rounding::HalfEven).unwrap().total;
-            let hold = card.worst_case(&used).unwrap();
-            assert!(hold >= charge && hold.0 - charge.0 <= 3, "{cpu_us}");
-        }
-    }
-
-    #[test]
-    fn meters_that_are_not_used_or_not_priced_have_no_line() {
-        let card = &RateCard::parse_toml(STANDARD).unwrap()[0];
-        let used = Quantities {
-            cpu_us: 7,
-            wall_us: 9,
-            ..Quantities::default()
-        };
-        let charge = card.charge(&used, Rounding::HalfEven).unwrap();
-        assert_eq!(charge.lines.len(), 1);
-        assert_eq!(charge.lines[0].meter, Meter::CpuUs);
-    }
-
-    #[test]
-    fn faults_name_the_card_and_the_field() {
-        for (from, to, names) in [
-            ("\"cpu_us\"", "\"cpu\"", "`cpu` is not a meter"),
-            ("\"cpu_us\"", "\"cost\"", "`cost`"),
-            (
-                "\"cpu_us\"",
-                "\"executions\"",
-                "`executions` has two prices",
-            ),
-            ("\"0.000014\"", "\"0.1e3\"", "`cpu_us`"),
-            ("\"0.000014\"", "\"-1\"", "negative"),
-            ("\"USD\"", "\"usd\"", "currency `usd`"),
-            ("2026-01-01T00", "2026-13-01T00", "effective_from"),
-            ("\"unit\"", "\"volume\"", "model `volume`"),
-        ] {
-            let text = STANDARD.replacen(from, to, 1);
-            let error = RateCard::parse_toml(&text).unwrap_err().to_string();
-            assert!(
-                error.contains("`standard`") && error.contains(names),
-                "{error}"
-            );
-        }
-        let text = STANDARD.replacen("currency", "valuta", 1);
-        assert!(matches!(
-            RateCard::parse_toml(&text),
-            Err(RateCardError::Form { .. })
-        ));
     }
 }

@@ -4,6 +4,8 @@
 //! [`State::apply`]: a record says what was decided, so applying decides nothing.
 
 mod amounts;
+mod billing;
+mod credit;
 mod idempotency;
 mod scope;
 mod tenant;
@@ -113,7 +115,7 @@ pub(crate) struct State {
 pub(crate) fn held(hold: &Hold) -> Amounts {
     Amounts {
         quantities: hold.quantities,
-        cost: hold.amount.units(),
+        cost: hold.amount.0,
     }
 }
 
@@ -121,7 +123,7 @@ pub(crate) fn held(hold: &Hold) -> Amounts {
 fn posted(settled: &Settled) -> Amounts {
     Amounts {
         quantities: settled.posted,
-        cost: settled.charge.total.units(),
+        cost: settled.charge.total.0,
     }
 }
 
@@ -163,6 +165,7 @@ impl State {
                 if open.hold != settled.hold {
                     return Err("the settlement's hold is not the one that was opened".to_owned());
                 }
+                self.bill(open.tenant, settled)?;
             }
             Body::Acted(acted) => self.act(entry, acted)?,
         }
@@ -170,10 +173,22 @@ impl State {
         Ok(())
     }
 
+    /// Adds a settled run to its month, and takes from credit what it draws.
+    fn bill(&mut self, tenant: u32, settled: &Settled) -> Result<(), String> {
+        let hold = &settled.hold;
+        let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
+        let card = card.ok_or("its rate card is not known")?;
+        let tenant = Self::tenant_at(&mut self.tenants, tenant).ok_or("its tenant is not known")?;
+        let month = tenant.month(hold.opened_at);
+        tenant.billing.add(month, &settled.posted, &card);
+        tenant.credit.take(&settled.funded)
+    }
+
     fn open(&mut self, hold: &Arc<Hold>, bounds: &Bounds) -> Result<(), String> {
         let at = hold.opened_at;
         let unknown = || format!("tenant `{}` is not known", hold.tenant);
         let place = self.names.get(&hold.tenant).copied().ok_or_else(unknown)?;
+        let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
         let tenant = Self::tenant_at(&mut self.tenants, place).ok_or_else(unknown)?;
         if self.holds.contains_key(&hold.id) || !self.executions.insert(hold.execution) {
             return Err("the hold or its execution is open already".to_owned());
@@ -185,6 +200,7 @@ impl State {
         self.scopes += tenant.scopes() - counted;
         let amounts = held(hold);
         tenant.on_places(places, at, |counters| counters.hold(&amounts));
+        tenant.begin_month(at, card.as_deref());
         tenant.open += 1;
         if let Some(key) = hold.idempotency {
             self.remember(key, hold, bounds);
@@ -259,9 +275,32 @@ impl State {
                 tenant.set_quotas(quotas, entry.at, open)?;
                 self.scopes += tenant.scopes() - counted;
             }
+            Some(Effect::Terms {
+                tenant,
+                rate_card,
+                prepaid,
+            }) => {
+                let tenant = self.known(tenant)?;
+                tenant.card.clone_from(rate_card);
+                tenant.credit.prepaid = *prepaid;
+            }
+            Some(Effect::Grant(grant)) => {
+                let tenant = self.known(&grant.tenant)?;
+                tenant.credit.add(entry.seq, grant);
+            }
+            Some(Effect::VoidGrant { tenant, grant }) => {
+                let voided = self.known(tenant)?.credit.void(*grant);
+                voided.ok_or_else(|| format!("grant {grant} has nothing left"))?;
+            }
         }
         self.note(entry, acted);
         Ok(())
+    }
+
+    fn known(&mut self, name: &str) -> Result<&mut Tenant, String> {
+        let unknown = || format!("tenant `{name}` is not known");
+        let place = self.names.get(name).copied().ok_or_else(unknown)?;
+        Self::tenant_at(&mut self.tenants, place).ok_or_else(unknown)
     }
 
     /// The place of a tenant, which is made if it is new.
@@ -340,12 +379,19 @@ impl State {
         self.executions.contains(execution)
     }
 
-    /// The card in force at an instant.
-    pub(crate) fn card_at(&self, at: Micros) -> Option<&Card> {
+    /// The card in force for a tenant at an instant.
+    pub(crate) fn card_for(&self, tenant: &Tenant, at: Micros) -> Option<&Card> {
+        let default = || self.cards.first().map(|first| first.card.id.as_str());
+        let id = tenant.card.as_deref().or_else(default)?;
+        self.card_at(id, at)
+    }
+
+    /// The card of an id that is in force at an instant.
+    pub(crate) fn card_at(&self, id: &str, at: Micros) -> Option<&Card> {
         let in_force = self
             .cards
             .iter()
-            .filter(|card| card.card.effective_from <= at);
+            .filter(|card| card.card.id == id && card.card.effective_from <= at);
         in_force.max_by_key(|card| (card.card.effective_from, card.seq))
     }
 

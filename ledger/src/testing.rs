@@ -109,11 +109,9 @@ pub(crate) fn tenant(name: &str, concurrency: u32, quotas: Vec<Quota>) -> Act {
 }
 
 pub(crate) fn card() -> RateCard {
-    let unit = |meter, amount| Price {
-        meter,
-        model: Model::Unit {
-            amount: Money(amount),
-        },
+    let unit = |meter, amount| {
+        let amount = Money(amount);
+        Price::plain(meter, Model::Unit { amount })
     };
     RateCard {
         id: "standard".to_owned(),

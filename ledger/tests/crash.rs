@@ -112,10 +112,7 @@ fn settlement(number: u64) -> Settlement {
 }
 
 fn prepare(ledger: &Ledger) {
-    let price = Price {
-        meter: Meter::Executions,
-        model: Model::Unit { amount: Money(5) },
-    };
+    let price = Price::plain(Meter::Executions, Model::Unit { amount: Money(5) });
     let card = RateCard {
         id: "standard".to_owned(),
         currency: "USD".to_owned(),

@@ -98,6 +98,11 @@ pub(super) fn act(options: &Options, act: &Act) -> Result<(), Rejection> {
             name(options, "tenant", tenant)?;
             quotas(options, list)
         }
+        Some(Effect::Terms { rate_card, .. }) => {
+            text(options, "rate_card", rate_card.as_deref().unwrap_or(""))
+        }
+        Some(Effect::Grant(grant)) => text(options, "name", &grant.name),
+        Some(Effect::VoidGrant { .. }) => Ok(()),
     }
 }
 

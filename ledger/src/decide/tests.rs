@@ -7,6 +7,7 @@ use crate::command::Effect;
 use crate::entry::{Body, Entry};
 use crate::quantity::Meter;
 use crate::quota::{Cause, Quota, Scope, Window};
+use crate::rate::RateCard;
 use crate::record::Record;
 use crate::testing::{self, MONDAY, id, quota};
 

@@ -9,15 +9,15 @@ use crate::quantity::{Meter, Quantities};
 pub(crate) struct Amounts {
     /// The measured meters.
     pub(crate) quantities: Quantities,
-    /// Money in 10^-12 of the currency.
-    pub(crate) cost: u128,
+    /// Money in 10^-12 of the currency. With volume prices a run may cost less than nothing.
+    pub(crate) cost: i128,
 }
 
 impl Amounts {
-    /// The amount of one meter.
+    /// The amount of one meter; money below nothing counts as nothing.
     pub(crate) fn get(&self, meter: Meter) -> u128 {
         if meter == Meter::Cost {
-            self.cost
+            u128::try_from(self.cost).unwrap_or(0)
         } else {
             self.quantities.get(meter)
         }

@@ -108,6 +108,11 @@ impl Counters {
             return (posted, held);
         };
         match self.bases.get(index) {
+            // Money may fall, so its difference is taken before it is counted.
+            Some(base) if base.start == window.start && meter == Meter::Cost => (
+                self.posted.less(&base.posted).get(meter),
+                self.held.less(&base.held).get(meter),
+            ),
             Some(base) if base.start == window.start => (
                 posted.saturating_sub(base.posted.get(meter)),
                 held.saturating_sub(base.held.get(meter)),
@@ -157,7 +162,7 @@ fn latest_start(starts: impl Iterator<Item = Micros>) -> Micros {
 mod tests {
     use super::*;
 
-    fn cost(cost: u128) -> Amounts {
+    fn cost(cost: i128) -> Amounts {
         Amounts {
             cost,
             ..Amounts::default()

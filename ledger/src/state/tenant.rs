@@ -3,12 +3,15 @@
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::billing::Billing;
+use super::credit::Credit;
 use super::scope::Counters;
 use crate::calendar::{self, Span};
 use crate::clock::Micros;
 use crate::entry::Hold;
 use crate::hash::Map;
 use crate::quota::{Quota, Scope, Window};
+use crate::rate::{Price, RateCard, Standing};
 
 /// A way to cut time into windows: a window length in a zone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,6 +103,12 @@ pub(crate) struct Tenant {
     pub(crate) open: u32,
     /// The quotas.
     pub(crate) rules: Vec<Rule>,
+    /// The id of its rate cards, if it is not the default.
+    pub(crate) card: Option<String>,
+    /// What its months have priced.
+    pub(crate) billing: Billing,
+    /// What it has paid before.
+    pub(crate) credit: Credit,
     calendars: Vec<Calendar>,
     /// The window of each calendar at the last command; a cache, made again when time leaves it.
     #[serde(skip)]
@@ -118,6 +127,8 @@ pub(crate) struct Tenant {
 /// them for every scope would cost more than all the rest. Their first window counts from the
 /// quota's beginning.
 const ALWAYS: [Window; 2] = [Window::Day, Window::Month];
+/// Where the month is among them, and so among every tenant's calendars.
+const MONTH: usize = 1;
 
 impl Tenant {
     /// A tenant that nobody has used yet.
@@ -132,6 +143,9 @@ impl Tenant {
             concurrency: 0,
             open: 0,
             rules: Vec::new(),
+            card: None,
+            billing: Billing::default(),
+            credit: Credit::default(),
             calendars,
             names: Names::default(),
             counters: vec![Counters::new(&windows)],
@@ -167,9 +181,33 @@ impl Tenant {
 
     /// The window of a rule around `at`.
     fn window_of(&self, rule: &Rule, at: Micros) -> Span {
-        let Some(index) = rule.calendar else {
-            return Span::EVER;
-        };
+        rule.calendar
+            .map_or(Span::EVER, |index| self.window(index, at))
+    }
+
+    /// When the calendar month of `at` began, in UTC.
+    pub(crate) fn month(&self, at: Micros) -> Micros {
+        self.window(MONTH, at).start
+    }
+
+    /// How the month of `at` stands with what a price looks at.
+    pub(crate) fn standing_of(&self, price: &Price, at: Micros) -> Standing {
+        let (_, held) = self.lifetime();
+        // Each open hold may be rounded up by not quite an increment.
+        let rounded = u128::from(self.open) * u128::from(price.increment - 1);
+        Standing {
+            held: held.get(price.meter).saturating_add(rounded),
+            ..self.billing.standing(price, self.month(at))
+        }
+    }
+
+    /// Begins the month of `at`, with the card that is in force.
+    pub(crate) fn begin_month(&mut self, at: Micros, card: Option<&RateCard>) {
+        let month = self.month(at);
+        self.billing.begin(month, card);
+    }
+
+    fn window(&self, index: usize, at: Micros) -> Span {
         let cached = self.windows.get(index).filter(|window| window.contains(at));
         let calendar = self.calendars.get(index);
         let fresh = || calendar.map_or(Span::EVER, |calendar| calendar.span(at));

@@ -7,8 +7,8 @@ use crate::entry::{Body, Hold, Settled};
 use crate::error::{Error, Fault};
 use crate::journal::Position;
 use crate::merkle::Frontier;
-use crate::money::Rounding;
 use crate::quantity::Meter;
+use crate::rate::Price;
 use crate::record::Record;
 use crate::state::{Amounts, Bounds, State, held};
 use crate::verify::Verified;
@@ -100,10 +100,11 @@ impl Audit {
             return Err("the hold is not the worst case of its limits".to_owned());
         }
         let card = state
-            .card_at(hold.opened_at)
+            .card_for(tenant, hold.opened_at)
             .filter(|card| card.seq == hold.rate_card);
         let card = card.ok_or("the hold is not priced by the card in force")?;
-        if card.card.worst_case(&hold.quantities) != Some(hold.amount) {
+        let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
+        if card.card.worst_case(&hold.quantities, month) != Some(hold.amount) {
             return Err("the hold's amount is not what its card says".to_owned());
         }
         if tenant.suspended || tenant.open >= tenant.concurrency {
@@ -112,6 +113,9 @@ impl Audit {
             );
         }
         let need = held(hold);
+        if decide::lacking_credit(tenant, &need, hold.opened_at).is_some() {
+            return Err("the hold passes its tenant's credit".to_owned());
+        }
         let places = tenant.places(&hold.project, hold.function.as_deref(), &hold.key);
         for rule in tenant.rules_at(places) {
             if let Some(violation) = decide::violation(tenant, rule, &need, hold.opened_at) {
@@ -137,13 +141,20 @@ impl Audit {
             .state
             .card(settled.hold.rate_card)
             .ok_or("its rate card is not known")?;
-        let charge = card.card.charge(&settled.posted, Rounding::HalfEven);
+        let hold = &settled.hold;
+        let tenant = self.state.tenant(&hold.tenant);
+        let tenant = tenant.ok_or("its tenant is not known")?;
+        let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
+        let charge = card.card.charge(&settled.posted, month);
+        if settled.funded != tenant.credit.draw(hold.opened_at, settled.charge.total) {
+            return Err("the charge is not paid from the credit that there was".to_owned());
+        }
         if charge.as_ref() != Some(&settled.charge) || settled.charge.total > settled.hold.amount {
             return Err("the charge is not what the rate card says".to_owned());
         }
         let posted = Amounts {
             quantities: settled.posted,
-            cost: settled.charge.total.units(),
+            cost: settled.charge.total.0,
         };
         self.end(&settled.hold, &posted);
         Ok(())
