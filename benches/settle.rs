@@ -196,11 +196,9 @@ fn options(dir: PathBuf) -> Options {
 }
 
 fn prepare(ledger: &Ledger) {
-    let unit = |meter, amount| Price {
-        meter,
-        model: Model::Unit {
-            amount: Money(amount),
-        },
+    let unit = |meter, amount| {
+        let amount = Money(amount);
+        Price::plain(meter, Model::Unit { amount })
     };
     let card = RateCard {
         id: "standard".to_owned(),

@@ -1,10 +1,13 @@
 //! The resources, one a file; each handler parses, calls, shapes.
 
+pub(crate) mod credit;
 pub(crate) mod entries;
+pub(crate) mod estimate;
 pub(crate) mod events;
 pub(crate) mod executions;
 pub(crate) mod operations;
 pub(crate) mod quotas;
+pub(crate) mod rates;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod usage;

@@ -175,6 +175,17 @@ impl<'f> Object<'f> {
         number
     }
 
+    /// Yes or no.
+    pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        match self.take(name)? {
+            Value::Bool(flag) => Some(flag),
+            _ => {
+                self.fault(name, "must be true or false");
+                None
+            }
+        }
+    }
+
     /// A list of at most `max` items.
     pub(crate) fn list(&mut self, name: &'static str, max: usize) -> Option<Vec<Value>> {
         match self.take(name)? {

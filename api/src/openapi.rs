@@ -5,7 +5,10 @@ use std::sync::OnceLock;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::handlers::{entries, events, executions, operations, quotas, tenants, tokens, usage};
+use crate::handlers::{
+    credit, entries, estimate, events, executions, operations, quotas, rates, tenants, tokens,
+    usage,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -40,7 +43,14 @@ use crate::handlers::{entries, events, executions, operations, quotas, tenants, 
         entries::entries,
         entries::holds,
         entries::denials,
-        entries::rates,
+        estimate::estimate,
+        rates::list,
+        rates::create,
+        credit::list,
+        credit::create,
+        credit::void,
+        credit::terms,
+        credit::put_terms,
     ),
     security(("bearer" = []), ("api_key" = [])),
     modifiers(&Tokens)

@@ -208,7 +208,10 @@ pub struct ChargeView {
 pub struct Line {
     /// What.
     pub meter: String,
-    /// How much, in the meter's unit; decimal.
+    /// Which tier of its price, from 0.
+    #[serde(default)]
+    pub tier: u8,
+    /// How much, in the meter's unit, or of packages; decimal.
     pub quantity: String,
     /// How much the rate is for; decimal.
     pub unit_size: String,
@@ -359,6 +362,7 @@ impl From<&Charge> for ChargeView {
     fn from(of: &Charge) -> ChargeView {
         let lines = of.lines.iter().map(|line| Line {
             meter: line.meter.name().to_owned(),
+            tier: line.tier,
             quantity: line.quantity.to_string(),
             unit_size: line.unit_size.to_string(),
             rate: crate::shape::plain(&line.rate.to_string()).to_owned(),

@@ -314,7 +314,8 @@ impl Registry {
         }
     }
 
-    async fn record(&self, act: Act) -> Result<u64, ApiError> {
+    /// Records an act; the entry that it became.
+    pub(crate) async fn record(&self, act: Act) -> Result<u64, ApiError> {
         let now_us = self.clock.wall_us();
         let recorded = self.ledger.act(act)?.await?;
         recorded
@@ -332,7 +333,7 @@ enum Subject {
 }
 
 /// An act of `actor` on `kind/name`, which concerns the tenant `name`.
-fn act(actor: &Actor, action: &str, kind: &str, name: &str) -> Act {
+pub(crate) fn act(actor: &Actor, action: &str, kind: &str, name: &str) -> Act {
     Act {
         actor: actor.key.clone(),
         action: action.to_owned(),

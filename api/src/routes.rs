@@ -20,7 +20,10 @@ use crate::app::App;
 use crate::auth::{self, Caller};
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
-use crate::handlers::{entries, events, executions, operations, quotas, tenants, tokens, usage};
+use crate::handlers::{
+    credit, entries, estimate, events, executions, operations, quotas, rates, tenants, tokens,
+    usage,
+};
 use crate::scope::Scope;
 use crate::telemetry;
 use Access::{Needs, Open, TenantOr};
@@ -79,6 +82,8 @@ const READ: Access = Needs(Scope::ExecutionRead);
 const USAGE: Access = Needs(Scope::UsageRead);
 const BOOKS: Access = Needs(Scope::LedgerRead);
 const RATES: Access = Needs(Scope::RateRead);
+const PRICE: Access = Needs(Scope::RateWrite);
+const ADJUST: Access = Needs(Scope::LedgerAdjust);
 const TOKENS: Access = TenantOr(Scope::TenantAdmin, Scope::TokenWrite);
 
 routes! {
@@ -114,7 +119,14 @@ routes! {
     GET    "/v1/entries"                        BOOKS, Nothing => entries::entries;
     GET    "/v1/holds"                          BOOKS, Nothing => entries::holds;
     GET    "/v1/denials"                        BOOKS, Nothing => entries::denials;
-    GET    "/v1/rates"                          RATES, Nothing => entries::rates;
+    GET    "/v1/estimate"                       RUN, Nothing => estimate::estimate;
+    GET    "/v1/rates"                          RATES, Nothing => rates::list;
+    POST   "/v1/rates"                          PRICE, Small => rates::create;
+    GET    "/v1/grants"                         BOOKS, Nothing => credit::list;
+    POST   "/v1/grants"                         ADJUST, Small => credit::create;
+    DELETE "/v1/tenants/{tenant}/grants/{entry}" ADJUST, Nothing => credit::void;
+    GET    "/v1/tenants/{tenant}/terms"         BOOKS, Nothing => credit::terms;
+    PUT    "/v1/tenants/{tenant}/terms"         PRICE, Small => credit::put_terms;
 }
 
 /// Puts every route into actix, with our own answers to unknown paths and methods.

@@ -15,6 +15,7 @@ use crate::id::Id;
 use crate::money::Money;
 use crate::options::Options;
 use crate::quantity::{Ceiling, OnLow, Quantities};
+use crate::query::Estimate;
 use crate::quota::{Cause, Mode, Violation};
 use crate::rate::Price;
 use crate::record::Release;
@@ -51,6 +52,18 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// As an answer to who only asks.
+    pub(crate) fn estimate(&self, state: &State) -> Estimate {
+        let card = state.card(self.rate_card).map(|card| &card.card);
+        Estimate {
+            granted: self.granted,
+            quantities: self.quantities,
+            amount: self.amount,
+            currency: card.map_or_else(String::new, |card| card.currency.clone()),
+            rate_card: card.map_or_else(String::new, |card| card.id.clone()),
+        }
+    }
+
     /// The hold.
     pub(crate) fn open(self, request: HoldRequest) -> Arc<Hold> {
         Arc::new(Hold {

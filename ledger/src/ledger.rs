@@ -10,14 +10,17 @@ use crate::absorb;
 use crate::clock::Clock;
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::commit;
+use crate::decide::{self, Desk};
 use crate::entries;
 use crate::entry::{Entry, Hold};
 use crate::error::{Busy, Error, OpenError, QueryError};
 use crate::id::Id;
 use crate::journal::disk::{Disk, FileDisk};
+use crate::money::Money;
 use crate::options::Options;
 use crate::query::{
-    Denials, Document, EntryPage, EntryQuery, Head, Health, UsageQuery, UsageReport,
+    Denials, Document, EntryPage, EntryQuery, Estimate, GrantState, Head, Health, Terms,
+    UsageQuery, UsageReport,
 };
 use crate::quota::QuotaState;
 use crate::rate::RateCard;
@@ -186,6 +189,48 @@ impl Ledger {
         view.state
             .tenant(tenant)
             .map(|tenant| quota_states(tenant, at))
+    }
+
+    /// By which cards a tenant is charged and what credit it has; `None` for an unknown tenant.
+    pub fn terms(&self, tenant: &str) -> Option<Terms> {
+        let now = self.inner.shared.clock.now_us();
+        let view = self.inner.shared.fresh_view();
+        let at = now.max(view.state.at);
+        let tenant = view.state.tenant(tenant)?;
+        let card = view.state.card_for(tenant, at).map(|card| &card.card);
+        let (_, held) = tenant.lifetime();
+        let left = tenant.credit.grants().iter();
+        Some(Terms {
+            rate_card: tenant.card.clone(),
+            currency: card.map(|card| card.currency.clone()),
+            prepaid: tenant.credit.prepaid,
+            available: tenant.credit.available(at),
+            held: Money(held.cost),
+            grants: left
+                .map(|one| GrantState {
+                    entry: one.seq,
+                    grant: one.grant.clone(),
+                    left: one.left,
+                })
+                .collect(),
+        })
+    }
+
+    /// What a hold would be opened with now, or why it would be refused. Opens nothing and counts
+    /// no denial; another hold may take the room at any moment.
+    ///
+    /// # Errors
+    /// As [`Ledger::hold`] would be refused.
+    pub fn estimate(&self, request: &HoldRequest) -> Result<Estimate, Rejection> {
+        let shared = &self.inner.shared;
+        let now = shared.clock.now_us();
+        let view = shared.fresh_view();
+        let desk = Desk {
+            state: &view.state,
+            options: &shared.options,
+            at: now.max(view.state.at),
+        };
+        decide::hold(desk, request).map(|terms| terms.estimate(&view.state))
     }
 
     /// All rate cards with the entries that recorded them, oldest entry first.
@@ -361,5 +406,7 @@ fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod paid;
 #[cfg(test)]
 mod tests;

@@ -56,8 +56,8 @@ pub use money::{Money, MoneyError};
 pub use options::Options;
 pub use quantity::{Ceiling, Meter, OnLow, Quantities};
 pub use query::{
-    AsOf, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery, GroupBy, Head,
-    Health, UsageItem, UsageQuery, UsageReport,
+    AsOf, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery, Estimate,
+    GrantState, GroupBy, Head, Health, Terms, UsageItem, UsageQuery, UsageReport,
 };
 pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::clock::Micros;
+use crate::command::Grant;
 use crate::entry::{Entry, EntryKind};
 use crate::money::Money;
-use crate::quantity::{Meter, Quantities};
+use crate::quantity::{Ceiling, Meter, Quantities};
 use crate::quota::{Cause, Scope, Window};
 
 /// Up to where an answer includes everything.
@@ -224,4 +225,47 @@ pub struct Denials {
     pub counts: Vec<DenialCount>,
     /// The last ones, newest first.
     pub last: Vec<Denial>,
+}
+
+/// By which cards a tenant is charged, and its credit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// The id of its own cards; `None` for the default.
+    pub rate_card: Option<String>,
+    /// The currency of its card in force; `None` if there is none.
+    pub currency: Option<String>,
+    /// Whether a hold needs credit for all of its worst case.
+    pub prepaid: bool,
+    /// Credit that has not ended, held or not.
+    pub available: Money,
+    /// What open holds set aside.
+    pub held: Money,
+    /// Grants with something left, in the order in which they are drawn.
+    pub grants: Vec<GrantState>,
+}
+
+/// A grant and what is left of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GrantState {
+    /// The entry that recorded it.
+    pub entry: u64,
+    /// As it was granted.
+    pub grant: Grant,
+    /// What is left.
+    pub left: Money,
+}
+
+/// What a run would be held with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Estimate {
+    /// The limits that it would get.
+    pub granted: Ceiling,
+    /// The worst case of these.
+    pub quantities: Quantities,
+    /// What that costs.
+    pub amount: Money,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Id of the rate card.
+    pub rate_card: String,
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::amounts::Amounts;
+use self::credit::Credit;
 pub(crate) use self::idempotency::Opened;
 pub(crate) use self::tenant::{Places, Rule, Tenant};
 use crate::clock::Micros;
@@ -25,6 +26,7 @@ use crate::entry::{Acted, Body, Entry, Hold, Settled};
 use crate::hash::{Map, Set};
 use crate::id::Id;
 use crate::options::Options;
+use crate::quantity::Quantities;
 use crate::rate::RateCard;
 use crate::record::Record;
 
@@ -146,7 +148,8 @@ impl State {
         match record {
             Record::Hold(hold) => self.open(hold, bounds)?,
             Record::Release(release) => {
-                self.end(&release.hold, at, &Amounts::default())?;
+                let open = self.end(&release.hold, at, &Amounts::default())?;
+                self.bill(&open, &Quantities::default())?;
             }
             Record::Entry(entry) => self.enter(entry)?,
         }
@@ -165,7 +168,7 @@ impl State {
                 if open.hold != settled.hold {
                     return Err("the settlement's hold is not the one that was opened".to_owned());
                 }
-                self.bill(open.tenant, settled)?;
+                self.bill(&open, &settled.posted)?.take(&settled.funded)?;
             }
             Body::Acted(acted) => self.act(entry, acted)?,
         }
@@ -173,15 +176,16 @@ impl State {
         Ok(())
     }
 
-    /// Adds a settled run to its month, and takes from credit what it draws.
-    fn bill(&mut self, tenant: u32, settled: &Settled) -> Result<(), String> {
-        let hold = &settled.hold;
+    /// Adds what a hold has ended with to its month; answers the tenant's credit.
+    fn bill(&mut self, open: &Open, posted: &Quantities) -> Result<&mut Credit, String> {
+        let hold = &open.hold;
         let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
         let card = card.ok_or("its rate card is not known")?;
-        let tenant = Self::tenant_at(&mut self.tenants, tenant).ok_or("its tenant is not known")?;
+        let tenant = Self::tenant_at(&mut self.tenants, open.tenant);
+        let tenant = tenant.ok_or("its tenant is not known")?;
         let month = tenant.month(hold.opened_at);
-        tenant.billing.add(month, &settled.posted, &card);
-        tenant.credit.take(&settled.funded)
+        tenant.billing.end(month, posted, &card);
+        Ok(&mut tenant.credit)
     }
 
     fn open(&mut self, hold: &Arc<Hold>, bounds: &Bounds) -> Result<(), String> {
@@ -200,7 +204,10 @@ impl State {
         self.scopes += tenant.scopes() - counted;
         let amounts = held(hold);
         tenant.on_places(places, at, |counters| counters.hold(&amounts));
-        tenant.begin_month(at, card.as_deref());
+        if let Some(card) = card {
+            let month = tenant.month(at);
+            tenant.billing.open(month, &card);
+        }
         tenant.open += 1;
         if let Some(key) = hold.idempotency {
             self.remember(key, hold, bounds);

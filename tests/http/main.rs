@@ -22,4 +22,5 @@ mod live;
 mod machine;
 mod money;
 mod openapi;
+mod prices;
 mod quotas;

@@ -1,9 +1,9 @@
-//! What the ledger shows of itself: entries, holds, denials, rates.
+//! What the ledger shows of itself: entries, holds, denials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::{Body, DeniedBy, Entry, EntryKind, EntryQuery, Hold, Model, RateCard};
+use ledger::{Body, DeniedBy, Entry, EntryKind, EntryQuery, Funding, Hold};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -56,6 +56,9 @@ pub(crate) struct EntryView {
     /// What it costs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charge: Option<ChargeView>,
+    /// What of it credit pays; the rest is payable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub funded: Option<Vec<FundedView>>,
     /// Whether the quantities are an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated: Option<bool>,
@@ -71,6 +74,24 @@ pub(crate) struct EntryView {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// What a grant pays of a charge.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FundedView {
+    /// The entry of the grant.
+    pub grant: u64,
+    /// How much; decimal.
+    pub amount: String,
+}
+
+impl From<&Funding> for FundedView {
+    fn from(of: &Funding) -> FundedView {
+        FundedView {
+            grant: of.grant,
+            amount: shape::plain(&of.amount.to_string()).to_owned(),
+        }
+    }
 }
 
 /// A page of entries.
@@ -138,43 +159,6 @@ pub(crate) struct DenialList {
     pub next_cursor: Option<String>,
 }
 
-/// A rate card.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RateView {
-    /// Its id.
-    pub id: String,
-    /// ISO 4217 code.
-    pub currency: String,
-    /// From when it counts.
-    pub effective_from: String,
-    /// The entry that recorded it.
-    pub entry: u64,
-    /// The prices.
-    pub prices: Vec<PriceView>,
-}
-
-/// A price.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct PriceView {
-    /// Of what.
-    pub meter: String,
-    /// `unit`: every unit costs the same.
-    pub model: &'static str,
-    /// Of one unit; decimal.
-    pub amount: String,
-    /// How much of the meter a unit is; decimal.
-    pub unit_size: String,
-}
-
-/// All rate cards.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RateList {
-    /// By entry.
-    pub items: Vec<RateView>,
-    /// Always null: the list is short.
-    pub next_cursor: Option<String>,
-}
-
 /// Lists entries by number
 #[utoipa::path(get, path = "/v1/entries", tag = "money",
     params(("tenant" = Option<String>, Query),
@@ -233,6 +217,7 @@ fn entry(entry: &Entry) -> EntryView {
         usage: None,
         overrun: None,
         charge: None,
+        funded: None,
         estimated: None,
         actor: None,
         action: None,
@@ -253,6 +238,7 @@ fn entry(entry: &Entry) -> EntryView {
             view.usage = Some(shape::quantities(&settled.posted));
             view.overrun = Some(shape::quantities(&settled.overrun));
             view.charge = Some(ChargeView::from(&settled.charge));
+            view.funded = Some(settled.funded.iter().map(FundedView::from).collect());
             view.estimated = Some(settled.estimated);
         }
         Body::Acted(acted) => {
@@ -358,38 +344,4 @@ pub(crate) async fn denials(call: Call) -> Answer {
     let items = views.collect();
     let next_cursor = more.then(|| skip.saturating_add(page.limit).to_string());
     Ok(ok(&DenialList { items, next_cursor }))
-}
-
-/// Lists the rate cards
-#[utoipa::path(get, path = "/v1/rates", tag = "money", responses((status = 200, body = RateList)))]
-pub(crate) async fn rates(call: Call) -> Answer {
-    call.no_query()?;
-    let cards = call.app.ledger.rate_cards();
-    let items = cards
-        .iter()
-        .map(|(entry, card)| rate(*entry, card))
-        .collect();
-    Ok(ok(&RateList {
-        items,
-        next_cursor: None,
-    }))
-}
-
-fn rate(entry: u64, card: &RateCard) -> RateView {
-    let prices = card.prices.iter().map(|price| {
-        let Model::Unit { amount } = &price.model;
-        PriceView {
-            meter: price.meter.name().to_owned(),
-            model: "unit",
-            amount: shape::plain(&amount.to_string()).to_owned(),
-            unit_size: price.meter.unit_size().to_string(),
-        }
-    });
-    RateView {
-        id: card.id.clone(),
-        currency: card.currency.clone(),
-        effective_from: rfc3339(card.effective_from),
-        entry,
-        prices: prices.collect(),
-    }
 }

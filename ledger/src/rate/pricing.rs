@@ -1,8 +1,9 @@
 //! What a run costs by a rate card, and what it can cost at most.
 //!
 //! A month is the calendar month in UTC of the hold's instant. Graduated, volume and package prices
-//! and allowances look at what the tenant's month has used before the run; several runs of one month
-//! may end in any order, so a worst case covers every order.
+//! and allowances look at what the tenant's month has used before the run. Runs that are held later
+//! may end sooner, and take allowance and tiers first: a worst case covers every order, so it
+//! counts on no allowance and on the dearest tier that the month can still reach.
 
 use super::{Charge, ChargeLine, Model, Price, RateCard, Tier};
 use crate::money::{Money, Rounding};
@@ -13,8 +14,6 @@ use crate::quantity::Quantities;
 pub(crate) struct Standing {
     /// Priced so far.
     pub(crate) used: u128,
-    /// Held by open holds: may be priced before the run that is looked at.
-    pub(crate) held: u128,
     /// Free of charge, with what was carried over.
     pub(crate) free: u128,
 }
@@ -48,9 +47,9 @@ impl RateCard {
         used: &Quantities,
         month: impl Fn(&Price) -> Standing,
     ) -> Option<Money> {
-        let most = |sum: Money, price: &Price| {
-            let quantity = price.billed(used)?;
-            sum.checked_add(price.most(quantity, &month)?)
+        let most = |sum: Money, price: &Price| match price.billed(used)? {
+            0 => Some(sum),
+            quantity => sum.checked_add(price.most(quantity, &month)?),
         };
         self.prices.iter().try_fold(Money::ZERO, most)
     }
@@ -138,33 +137,28 @@ impl Price {
         Some(())
     }
 
-    /// The most that `quantity` can cost, with anything from none to all of what is held priced
-    /// before it, and any part of it used.
+    /// The most that `quantity` or any part of it can cost, whatever the month uses before it.
     fn most(&self, quantity: u128, month: &impl Fn(&Price) -> Standing) -> Option<Money> {
         let unit_size = self.meter.unit_size();
-        let month = if self.is_flat() {
-            Standing::default()
-        } else {
-            month(self)
+        let from = || {
+            let month = month(self);
+            month.used.saturating_sub(month.free)
         };
-        let from = month.used.saturating_sub(month.free);
-        let to = month.used.checked_add(month.held)?.checked_add(quantity)?;
-        let to = to.saturating_sub(month.free);
-        let quantity = quantity.min(to);
         match &self.model {
             Model::Unit { amount } => amount.times(quantity, unit_size, Rounding::Up),
             Model::Graduated { tiers } => {
-                let touched = stretches(tiers, from, to).filter(|one| one.from < one.to);
-                let rate = touched.clone().map(|one| one.rate).max();
-                let most = rate
-                    .unwrap_or_default()
-                    .times(quantity, unit_size, Rounding::Up)?;
+                let from = from();
+                let reachable = tiers
+                    .iter()
+                    .filter(|tier| tier.up_to.is_none_or(|end| end > from));
+                let rate = reachable.clone().map(|tier| tier.amount).max()?;
+                let most = rate.times(quantity, unit_size, Rounding::Up)?;
                 // Each line is rounded at both of its ends.
-                most.checked_add(Money(i128::try_from(touched.count()).ok()?))
+                most.checked_add(Money(i128::try_from(reachable.count()).ok()?))
             }
             Model::Volume { tiers } => {
                 // Prices do not rise, so that the tier the month stands in is the dearest.
-                let (_, rate) = reached(tiers, from.checked_add(1)?)?;
+                let (_, rate) = reached(tiers, from().checked_add(1)?)?;
                 let most = rate.times(quantity, unit_size, Rounding::Up)?;
                 most.checked_add(Money(1))
             }

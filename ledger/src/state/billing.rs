@@ -14,14 +14,19 @@ struct Month {
     used: Quantities,
     /// Free units that were left over before it, for meters that have any.
     carried: Vec<(Meter, u128)>,
+    /// Open holds that will be priced in it.
+    open: u32,
 }
 
-/// The month of the last hold, and the one before it in which anything was held: a run is priced in
-/// the month of its hold, which may have ended when the run does.
+/// The month of the last hold, and those before it in which a hold is still open.
+///
+/// A run is priced in the month of its hold, which may have ended when the run does. What is
+/// carried over is fixed when the next month begins with its first hold: a run that ends later no
+/// longer changes it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Billing {
-    current: Month,
-    before: Month,
+    /// In their order; the last one is the current one.
+    months: Vec<Month>,
 }
 
 impl Month {
@@ -33,7 +38,7 @@ impl Month {
     /// What of a price's allowance goes over into the month that begins at `next`.
     fn left(&self, price: &Price, next: Micros) -> u128 {
         let allowance = price.allowance;
-        if allowance.rollover_max == 0 || self.start == 0 {
+        if allowance.rollover_max == 0 {
             return 0;
         }
         let free = allowance.included.saturating_add(self.carried(price.meter));
@@ -53,54 +58,58 @@ impl Month {
 }
 
 impl Billing {
-    /// How the month that begins at `start` stands with a price's meter; nothing is held.
+    fn month(&self, start: Micros) -> Option<&Month> {
+        self.months.iter().rev().find(|month| month.start == start)
+    }
+
+    fn month_mut(&mut self, start: Micros) -> Option<&mut Month> {
+        let mut newest_first = self.months.iter_mut().rev();
+        newest_first.find(|month| month.start == start)
+    }
+
+    fn left(&self, price: &Price, next: Micros) -> u128 {
+        self.months.last().map_or(0, |last| last.left(price, next))
+    }
+
+    /// How the month that begins at `start` stands with a price's meter.
     pub(crate) fn standing(&self, price: &Price, start: Micros) -> Standing {
-        let (used, carried) = if start == self.current.start {
-            (
-                self.current.used.get(price.meter),
-                self.current.carried(price.meter),
-            )
-        } else if start == self.before.start {
-            (
-                self.before.used.get(price.meter),
-                self.before.carried(price.meter),
-            )
-        } else {
-            (0, self.current.left(price, start))
+        let (used, carried) = match self.month(start) {
+            Some(month) => (month.used.get(price.meter), month.carried(price.meter)),
+            None => (0, self.left(price, start)),
         };
         Standing {
             used,
-            held: 0,
             free: price.allowance.included.saturating_add(carried),
         }
     }
 
-    /// Begins the month at `start`, unless it has begun; `card` is the one in force in it.
-    pub(crate) fn begin(&mut self, start: Micros, card: Option<&RateCard>) {
-        if start <= self.current.start {
-            return;
+    /// Notes a hold in the month that begins at `start`, which begins with it if it has not;
+    /// `card` prices the hold.
+    pub(crate) fn open(&mut self, start: Micros, card: &RateCard) {
+        if self.months.last().is_none_or(|last| last.start < start) {
+            let carried = card
+                .prices
+                .iter()
+                .map(|price| (price.meter, self.left(price, start)));
+            let next = Month {
+                start,
+                carried: carried.filter(|(_, left)| *left > 0).collect(),
+                ..Month::default()
+            };
+            self.months.retain(|month| month.open > 0);
+            self.months.push(next);
         }
-        let prices = card.map_or(&[][..], |card| &card.prices);
-        let carried = prices
-            .iter()
-            .map(|price| (price.meter, self.current.left(price, start)));
-        let next = Month {
-            start,
-            used: Quantities::default(),
-            carried: carried.filter(|(_, left)| *left > 0).collect(),
-        };
-        self.before = std::mem::replace(&mut self.current, next);
+        if let Some(month) = self.month_mut(start) {
+            month.open += 1;
+        }
     }
 
-    /// Adds what was priced by `card` to the month that begins at `start`.
-    pub(crate) fn add(&mut self, start: Micros, posted: &Quantities, card: &RateCard) {
-        let month = if start == self.current.start {
-            &mut self.current
-        } else if start == self.before.start {
-            &mut self.before
-        } else {
+    /// Ends a hold of the month that begins at `start`, with what was priced by `card`.
+    pub(crate) fn end(&mut self, start: Micros, posted: &Quantities, card: &RateCard) {
+        let Some(month) = self.month_mut(start) else {
             return;
         };
+        month.open = month.open.saturating_sub(1);
         month.used = month.used.plus(posted);
         for price in card.prices.iter().filter(|price| price.increment > 1) {
             let raw = posted.get(price.meter);
@@ -160,17 +169,18 @@ mod tests {
         let card = card(100, 250);
         let price = &card.prices[0];
         let mut billing = Billing::default();
-        billing.begin(JANUARY, Some(&card));
-        billing.add(JANUARY, &cpu(31), &card);
+        billing.open(JANUARY, &card);
+        billing.open(JANUARY, &card);
+        billing.end(JANUARY, &cpu(31), &card);
         // 31 is billed as 40.
         assert_eq!(billing.standing(price, JANUARY).used, 40);
         assert_eq!(billing.standing(price, JANUARY).free, 100);
         assert_eq!(billing.standing(price, FEBRUARY).free, 160);
         assert_eq!(billing.standing(price, MARCH).free, 260);
         assert_eq!(billing.standing(price, JULY).free, 350);
-        billing.begin(MARCH, Some(&card));
+        billing.open(MARCH, &card);
         assert_eq!(billing.standing(price, MARCH).free, 260);
-        billing.add(JANUARY, &cpu(60), &card);
+        billing.end(JANUARY, &cpu(60), &card);
         assert_eq!(billing.standing(price, JANUARY).used, 100);
         assert_eq!(billing.standing(price, MARCH).used, 0);
     }
@@ -179,8 +189,8 @@ mod tests {
     fn without_a_rollover_each_month_begins_anew() {
         let card = card(100, 0);
         let mut billing = Billing::default();
-        billing.begin(JANUARY, Some(&card));
-        billing.begin(FEBRUARY, Some(&card));
+        billing.open(JANUARY, &card);
+        billing.open(FEBRUARY, &card);
         assert_eq!(billing.standing(&card.prices[0], FEBRUARY).free, 100);
     }
 }

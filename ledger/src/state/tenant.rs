@@ -11,7 +11,7 @@ use crate::clock::Micros;
 use crate::entry::Hold;
 use crate::hash::Map;
 use crate::quota::{Quota, Scope, Window};
-use crate::rate::{Price, RateCard, Standing};
+use crate::rate::{Price, Standing};
 
 /// A way to cut time into windows: a window length in a zone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -192,19 +192,7 @@ impl Tenant {
 
     /// How the month of `at` stands with what a price looks at.
     pub(crate) fn standing_of(&self, price: &Price, at: Micros) -> Standing {
-        let (_, held) = self.lifetime();
-        // Each open hold may be rounded up by not quite an increment.
-        let rounded = u128::from(self.open) * u128::from(price.increment - 1);
-        Standing {
-            held: held.get(price.meter).saturating_add(rounded),
-            ..self.billing.standing(price, self.month(at))
-        }
-    }
-
-    /// Begins the month of `at`, with the card that is in force.
-    pub(crate) fn begin_month(&mut self, at: Micros, card: Option<&RateCard>) {
-        let month = self.month(at);
-        self.billing.begin(month, card);
+        self.billing.standing(price, self.month(at))
     }
 
     fn window(&self, index: usize, at: Micros) -> Span {
