@@ -285,16 +285,14 @@ fn taking_more_cpus_brings_no_larger_share(bed: &Bed) {
                 tell('cpus', len(os.sched_getaffinity(0)))\nwhile True: pass";
     let order = order(Language::Python, code, |limits| {
         limits.wall_ms = 3_000;
-        limits.cpu_millis = 1000;
+        // So little that a busy machine has it to give as well.
+        limits.cpu_millis = 100;
     });
     let ran = bed.run(&order);
     let measured = &ran.report.measured;
     let percent = measured.cpu_us * 100 / measured.wall_us;
-    say(&format!("share of 100 percent: used {percent} percent"));
-    assert!(
-        percent <= 120,
-        "{percent} percent of a CPU, 100 are allowed"
-    );
+    say(&format!("share of 10 percent: used {percent} percent"));
+    assert!(percent <= 20, "{percent} percent of a CPU, 10 are allowed");
     // The control: it did get them, and would have used them.
     let wide = format!("cpus {}\n", cpus_here());
     assert!(seen(&ran).1.contains(&wide), "{:?}", seen(&ran));
