@@ -10,6 +10,7 @@ mod call;
 mod clock;
 mod config;
 mod error;
+mod evidence;
 mod execute;
 mod handlers;
 mod idempotency;

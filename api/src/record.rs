@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::rfc3339;
+use crate::evidence::Evidence;
 use crate::ids::{self, Kind};
 use crate::limits::Limits;
 
@@ -28,6 +29,9 @@ pub struct Record {
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// Why it failed, and what proves it; absent where it ended with exit code 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// Head of standard output.
     #[serde(default)]
     pub stdout: String,
@@ -398,13 +402,15 @@ impl Record {
         output: Missing,
     ) -> Record {
         let hold = &settled.hold;
+        let outcome = Outcome::from_entry(&settled.outcome);
         Record {
             id: ids::text(Kind::Execution, &hold.execution.0),
             tenant: hold.tenant.clone(),
             project: hold.project.clone(),
             node: node.to_owned(),
             state: State::Finished,
-            outcome: Some(Outcome::from_entry(&settled.outcome)),
+            evidence: Evidence::of_outcome(&outcome),
+            outcome: Some(outcome),
             stdout: String::new(),
             stdout_encoding: Encoding::Utf8,
             stdout_truncated: false,

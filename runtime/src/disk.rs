@@ -328,10 +328,15 @@ pub(crate) fn make_nodes(dev: &str) -> io::Result<()> {
 /// full.
 const SLACK_BLOCKS: u64 = 256;
 
-/// Whether the file system at `dir` has no room or no inode left for an ordinary user.
-pub(crate) fn is_full(dir: BorrowedFd<'_>) -> bool {
-    let free = kernel::free_space(dir);
-    free.is_ok_and(|(blocks, inodes)| blocks < SLACK_BLOCKS || inodes == 0)
+/// Bytes and inodes that are left for an ordinary user on the disk whose root is `dir`.
+pub(crate) fn free(dir: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let (blocks, inodes) = kernel::free_space(dir)?;
+    Ok((blocks.saturating_mul(BLOCK), inodes))
+}
+
+/// Whether a disk with so many bytes and inodes left is full.
+pub(crate) fn is_full((bytes, inodes): (u64, u64)) -> bool {
+    bytes < SLACK_BLOCKS * BLOCK || inodes == 0
 }
 
 #[cfg(test)]

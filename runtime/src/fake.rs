@@ -17,6 +17,8 @@
 //! | `flood N` | writes N bytes of `x` to standard output |
 //! | `memory N`, `disk N`, `fork N` | uses N bytes of memory, N bytes of disk, N processes |
 //! | `cat`, `env NAME`, `read PATH` | copies standard input, a variable, a file to the output |
+//! | `process PID PARENT STATE CPU_US NAME` | a process that is there when a failed run ends |
+//! | `others N` | N more processes that are not listed |
 //! | `fail start` | the run ends as `start_failed` |
 //! | `lost` | the run ends as `lost` |
 //!

@@ -4,6 +4,7 @@
 //! runs one process to its end and answers a [`Report`]. The privileged half lives in other
 //! processes: the launcher, a shim for each sandbox, and init inside it.
 
+mod autopsy;
 mod cgroup;
 mod clock;
 mod disk;
@@ -27,6 +28,7 @@ mod spec;
 mod truth;
 mod wire;
 
+pub use crate::autopsy::{Autopsy, DiskFree, ProcessSeen};
 pub use crate::error::{Error, Fault, PostureError, StartError};
 pub use crate::host::{
     Check, Needs, PrivilegeError, ServerUser, Verdict, doctor, drop_privileges, server_user,

@@ -7,6 +7,7 @@
 
 use tokio::sync::oneshot;
 
+use crate::autopsy::Autopsy;
 use crate::error::StartError;
 #[cfg(feature = "fake")]
 use crate::fake::FakeSandbox;
@@ -27,9 +28,11 @@ pub struct Report {
     pub outcome: Outcome,
     /// What the kernel counted.
     pub measured: Measured,
-    /// Head of standard output.
+    /// What was seen of the sandbox before its end; `None` when the run ended well or never began.
+    pub autopsy: Option<Autopsy>,
+    /// Standard output: its head, and its last bytes.
     pub stdout: Captured,
-    /// Head of standard error.
+    /// Standard error, likewise.
     pub stderr: Captured,
     /// When go was said, in microseconds of the runtime's monotonic clock.
     pub started_us: u64,

@@ -12,6 +12,7 @@
 //! Forked from the launcher, with one thread for all its life. It never returns into the launcher's
 //! code. When it dies, init dies with it (parent-death signal), and the launcher sweeps its groups.
 
+mod autopsy;
 mod container;
 mod deadline;
 mod mounts;

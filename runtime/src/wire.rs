@@ -19,8 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::frames::{
-    Deviation, Ended, EndedBy, FinalRecord, FromInit, FromLauncher, FromShim, Go, Handle, Id, Make,
-    Refusal, Start, ToInit, ToLauncher, ToShim, WireImage, WireMeasured, WireNetwork,
+    Autopsy, Deviation, Ended, EndedBy, FinalRecord, FromInit, FromLauncher, FromShim, Go, Handle,
+    Id, Make, NAME_MAX, PROCESSES_MAX, Refusal, Seen, Start, ToInit, ToLauncher, ToShim, WireImage,
+    WireMeasured, WireNetwork,
 };
 pub use self::frames::{DiskClass, LauncherConfig, WireLimits};
 

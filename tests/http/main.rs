@@ -14,6 +14,7 @@ mod acts;
 mod auth;
 mod bad_input;
 mod errors;
+mod evidence;
 mod executions;
 mod idempotency;
 mod isolation;

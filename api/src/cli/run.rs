@@ -170,6 +170,9 @@ fn bill(record: &Value) -> String {
         "-- {}: {kind}{detail}\n",
         record["id"].as_str().unwrap_or("")
     );
+    if let Some(cause) = record["evidence"]["cause"].as_str() {
+        text.push_str(&format!("   failed: {cause}\n"));
+    }
     let charge = &record["charge"];
     let cell = |line: &Value, name: &str| line[name].as_str().unwrap_or("").to_owned();
     for line in charge["lines"].as_array().into_iter().flatten() {
@@ -233,7 +236,14 @@ mod tests {
             "amount": "0.05"});
         let charge = json!({"currency": "USD", "total": "0.05", "lines": [line]});
         let outcome = json!({"kind": "exited", "code": 0});
-        let bill = bill(&json!({"id": "exe_1", "outcome": outcome, "charge": charge}));
+        let mut record = json!({"id": "exe_1", "outcome": outcome, "charge": charge});
+        let whole = bill(&record);
+        assert!(!whole.contains("failed:"), "{whole}");
+        record["evidence"] = json!({"cause": "the disk of 64 MiB was full"});
+        let failed = bill(&record);
+        let line = failed.lines().nth(1).unwrap();
+        assert_eq!(line, "   failed: the disk of 64 MiB was full");
+        let bill = whole;
         assert!(bill.starts_with("-- exe_1: exited code 0\n"), "{bill}");
         assert!(
             bill.contains("cpu_us") && bill.ends_with("0.05\n"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::error::ApiError;
+use crate::evidence::Evidence;
 use crate::live::{Flight, Phase};
 use crate::record::{Outcome, Record, State};
 use crate::telemetry;
@@ -59,6 +60,7 @@ pub(super) fn replayed(flight: &Flight, record: Arc<Record>) {
 fn never_ran(app: &App, flight: &Flight, outcome: Outcome) {
     let mut record = Record::clone(&flight.record());
     record.state = State::Finished;
+    record.evidence = Evidence::of_outcome(&outcome);
     record.outcome = Some(outcome);
     record.finished_at = Some(rfc3339(app.clock.wall_us()));
     finished(app, flight, record);

@@ -49,6 +49,7 @@ pub(crate) fn plan(app: &App, id: [u8; 16], job: Job) -> Result<Plan, ApiError> 
         node: app.config.server.node.clone(),
         state: State::Queued,
         outcome: None,
+        evidence: None,
         stdout: String::new(),
         stdout_encoding: Encoding::Utf8,
         stdout_truncated: false,

@@ -8,6 +8,7 @@ use super::run::{End, Ran};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::error::ApiError;
+use crate::evidence::Evidence;
 use crate::ids::{self, Kind};
 use crate::record::{self, ChargeView, Measured, Outcome, Receipt, Record, State, Usage};
 use crate::text;
@@ -33,6 +34,7 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
         End::NotStarted(outcome) => {
             admission.release("start failed").await;
             app.runtime.forget(sandbox);
+            record.evidence = Evidence::of_outcome(&outcome);
             record.outcome = Some(outcome);
             return Ok(record);
         }
@@ -54,6 +56,7 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
     (record.stderr, record.stderr_encoding) =
         text::text_of(&report.stderr.bytes, report.stderr.truncated);
     record.stderr_truncated = report.stderr.truncated;
+    record.evidence = Evidence::of_report(&outcome, &report, &limits);
     record.outcome = Some(outcome);
     record.measured = Some(Measured::from(&report.measured));
     record.usage = Some(Usage::from(&receipt.posted));

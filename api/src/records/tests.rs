@@ -23,6 +23,7 @@ fn record(id: Id, tenant: &str, stdout: &str) -> Arc<Record> {
         node: "n".to_owned(),
         state: State::Finished,
         outcome: None,
+        evidence: None,
         stdout: stdout.to_owned(),
         stdout_encoding: Encoding::Utf8,
         stdout_truncated: false,

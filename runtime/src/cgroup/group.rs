@@ -361,6 +361,15 @@ impl Group {
         Ok(found)
     }
 
+    /// The processes in the group as one hierarchy has them, those with the lowest numbers first:
+    /// one read, however many there are.
+    pub(crate) fn members(&self) -> io::Result<Vec<Pid>> {
+        let text = read_file(self.dir("pids")?, "cgroup.procs")?;
+        let mut found = parse::pids(&text);
+        found.sort_unstable();
+        Ok(found.into_iter().map(Pid::from_raw).collect())
+    }
+
     /// Kills every process in the group.
     pub(crate) fn kill(&self) -> io::Result<()> {
         if self.version == Version::V2

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::autopsy::{Autopsy, DiskFree, ProcessSeen};
 use crate::measured::Measured;
-use crate::outcome::{Clock, Outcome};
+use crate::outcome::{Clock, EndedBy, Outcome};
 use crate::output::{Captured, OutputSink, Stream};
 use crate::sandbox::Report;
 use crate::spec::{Process, SandboxSpec};
+use crate::wire::{PROCESSES_MAX, Seen};
 
 /// Memory that even an empty script is said to have used, in bytes.
 const MEMORY_FLOOR: u64 = 1 << 20;
@@ -24,6 +26,7 @@ struct Machine<'a> {
     stdout: Captured,
     stderr: Captured,
     disk_bytes: u64,
+    autopsy: Autopsy,
 }
 
 /// Runs the script that `process` names to its end.
@@ -48,6 +51,10 @@ pub(super) async fn run(
         stdout: Captured::default(),
         stderr: Captured::default(),
         disk_bytes: 0,
+        autopsy: Autopsy {
+            ended_by: Some(EndedBy::Finish),
+            ..Autopsy::default()
+        },
     };
     let mut outcome = Outcome::Exited { code: 0 };
     for line in script(files, process).lines() {
@@ -66,6 +73,9 @@ pub(super) async fn run(
             break;
         }
     }
+    let never_began = matches!(outcome, Outcome::StartFailed { .. });
+    let is_bad = outcome != Outcome::Exited { code: 0 } && !never_began;
+    let autopsy = is_bad.then(|| machine.last_look());
     let Machine {
         measured,
         stdout,
@@ -75,6 +85,7 @@ pub(super) async fn run(
     Report {
         outcome,
         measured,
+        autopsy,
         stdout,
         stderr,
         started_us: 0,
@@ -121,6 +132,7 @@ impl Machine<'_> {
                 *peak = (*peak).max(number.min(limit));
                 (number > limit).then(|| {
                     self.measured.oom_kills = 1;
+                    self.autopsy.ended_by = Some(EndedBy::Oom);
                     Outcome::OutOfMemory
                 })
             }
@@ -131,7 +143,13 @@ impl Machine<'_> {
             "fork" => {
                 let most = u64::from(self.spec.limits.pids);
                 self.measured.pids_peak = self.measured.pids_peak.max(number.min(most));
+                self.autopsy.pids_refused += number.saturating_sub(most);
                 (number > most).then_some(Outcome::ProcessLimit)
+            }
+            "process" => self.appear(rest),
+            "others" => {
+                self.autopsy.processes_more = number;
+                None
             }
             "cat" => self.write(Stream::Stdout, &self.process.stdin),
             "env" => {
@@ -150,6 +168,41 @@ impl Machine<'_> {
             }),
             "lost" => Some(Outcome::Lost),
             _ => self.call(line, word),
+        }
+    }
+
+    /// A process that is there to be seen; the same bounds and escapes as for a real one.
+    fn appear(&mut self, words: &str) -> Option<Outcome> {
+        let mut words = words.splitn(5, ' ');
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        let (pid, parent) = (number().unwrap_or(0), number().unwrap_or(0));
+        let state = words.next().and_then(|word| word.bytes().next());
+        let cpu_us = words.next().and_then(|word| word.parse().ok());
+        let seen = Seen {
+            pid: u32::try_from(pid).unwrap_or(0),
+            parent: u32::try_from(parent).unwrap_or(0),
+            name: words.next().unwrap_or("").as_bytes().to_vec(),
+            state: state.unwrap_or(b'S'),
+            cpu_us: cpu_us.unwrap_or(0),
+        };
+        if self.autopsy.processes.len() < PROCESSES_MAX {
+            self.autopsy.processes.push(ProcessSeen::from(seen));
+        } else {
+            self.autopsy.processes_more += 1;
+        }
+        None
+    }
+
+    /// What a shim would have seen at the end.
+    fn last_look(&self) -> Autopsy {
+        let limits = &self.spec.limits;
+        Autopsy {
+            cpu_us: self.measured.cpu_us,
+            disk_free: Some(DiskFree {
+                bytes: limits.disk_bytes.saturating_sub(self.disk_bytes),
+                inodes: limits.inodes,
+            }),
+            ..self.autopsy.clone()
         }
     }
 
@@ -250,7 +303,11 @@ impl Machine<'_> {
             .saturating_sub(self.measured.wall_us)
     }
 
-    fn timed_out(&self, clock: Clock) -> Outcome {
+    fn timed_out(&mut self, clock: Clock) -> Outcome {
+        self.autopsy.ended_by = Some(match clock {
+            Clock::Wall => EndedBy::Wall,
+            Clock::Cpu => EndedBy::Cpu,
+        });
         if self.process.reduced {
             Outcome::QuotaExhausted
         } else {

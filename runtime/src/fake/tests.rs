@@ -58,11 +58,8 @@ async fn the_same_script_gives_the_same_report() {
         (report.measured.cpu_us, report.measured.wall_us),
         (40_000, 87_000)
     );
-    let stdout = Captured {
-        bytes: b"hello\n".to_vec(),
-        truncated: false,
-        total: 6,
-    };
+    let mut stdout = Captured::default();
+    stdout.add(b"hello\n", 8);
     assert_eq!(report.stdout, stdout);
 }
 
@@ -122,6 +119,20 @@ async fn limits_end_a_script_at_the_limit() {
         ..process("flood 100\nexit 1")
     };
     assert_eq!(run(kills).await.outcome, Outcome::OutputLimit);
+}
+
+#[tokio::test]
+async fn what_is_seen_at_a_bad_end_can_be_scripted() {
+    let script = "process 7 1 R 1500 sh\x1b\nothers 5\nfork 9";
+    let report = run(process(script)).await;
+    let autopsy = report.autopsy.unwrap();
+    assert_eq!((autopsy.pids_refused, autopsy.processes_more), (1, 5));
+    let seen = &autopsy.processes[0];
+    assert_eq!((seen.pid, seen.parent, seen.cpu_us), (7, Some(1), 1500));
+    assert_eq!((seen.name.as_str(), seen.state), ("sh\\u{1b}", "running"));
+    let wall = run(process("sleep_ms 2000")).await.autopsy.unwrap();
+    assert_eq!(wall.ended_by, Some(crate::outcome::EndedBy::Wall));
+    assert_eq!(run(process("process 7 1 R 1 sh")).await.autopsy, None);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Report;
 use super::pump::{Ends, Pump};
+use crate::autopsy::Autopsy;
 use crate::error::StartError;
 use crate::measured::Measured;
 use crate::outcome::{EndedBy, Evidence, Outcome, decide};
@@ -28,7 +29,7 @@ use crate::runtime::channel::Channel;
 use crate::runtime::live::{Live, tame};
 use crate::spec::{File, Process, SandboxId, SandboxSpec};
 use crate::wire::{
-    CHUNK_MAX, Deviation, Ended, FromInit, FromShim, Go, Start, ToInit, ToShim, WireError,
+    self, CHUNK_MAX, Deviation, Ended, FromInit, FromShim, Go, Start, ToInit, ToShim, WireError,
     WireMeasured,
 };
 
@@ -158,6 +159,7 @@ impl LiveSandbox {
             output_limit,
             ..
         } = course;
+        let (ended, seen) = ended.map_or((None, None), |(ended, seen)| (Some(ended), seen));
         let ended = self.last_word(ended, shim).await;
         let measured = ended.map_or_else(WireMeasured::default, |ended| ended.measured);
         let evidence = Evidence {
@@ -172,9 +174,12 @@ impl LiveSandbox {
         };
         let start_failed = start_failed.map(|reason| Outcome::StartFailed { reason });
         let (stdout, stderr) = pump.into_captured();
+        let outcome = start_failed.unwrap_or_else(|| decide(&evidence));
+        let is_bad = outcome != Outcome::Exited { code: 0 };
         Report {
-            outcome: start_failed.unwrap_or_else(|| decide(&evidence)),
+            outcome,
             measured: Measured::from(measured),
+            autopsy: is_bad.then(|| Autopsy::new(ended, seen)),
             stdout,
             stderr,
             started_us,
@@ -244,7 +249,7 @@ impl LiveSandbox {
     pub(crate) async fn discard(mut self) {
         let Some(shim) = self.shim.take() else { return };
         let ended = async {
-            shim.send(&ToShim::Finish, &[]).await?;
+            shim.send(&ToShim::Finish { failed: false }, &[]).await?;
             shim.recv::<FromShim>().await
         };
         let end_wait = Duration::from_millis(self.live.options.end_ms);
@@ -259,7 +264,7 @@ impl Drop for LiveSandbox {
     fn drop(&mut self) {
         if let Some(shim) = self.shim.take() {
             // It fails only where the shim is gone; closing the socket tells it as well.
-            drop(shim.try_send(&ToShim::Finish));
+            drop(shim.try_send(&ToShim::Finish { failed: false }));
         }
     }
 }
@@ -269,6 +274,7 @@ fn failed(reason: String, at_us: u64) -> Report {
     Report {
         outcome: Outcome::StartFailed { reason },
         measured: Measured::default(),
+        autopsy: None,
         stdout: crate::output::Captured::default(),
         stderr: crate::output::Captured::default(),
         started_us: at_us,
@@ -292,7 +298,11 @@ struct Course<'a> {
 
 impl Course<'_> {
     /// Goes on until the shim has the last word; `None` if it has none.
-    async fn run(&mut self, process: &Process, mut cancel: oneshot::Receiver<()>) -> Option<Ended> {
+    async fn run(
+        &mut self,
+        process: &Process,
+        mut cancel: oneshot::Receiver<()>,
+    ) -> Option<(Ended, Option<wire::Autopsy>)> {
         // The shim's clock is the one that counts; this one only keeps a silent shim from holding
         // us forever.
         let wall = Duration::from_millis(process.wall_ms);
@@ -302,7 +312,7 @@ impl Course<'_> {
             let was_finishing = self.finishing;
             tokio::select! {
                 frame = self.shim.recv::<FromShim>() => return match frame {
-                    Ok(Some((FromShim::Ended(ended), _))) => Some(ended),
+                    Ok(Some((FromShim::Ended(ended, seen), _))) => Some((ended, seen)),
                     Ok(_) | Err(_) => None,
                 },
                 frame = self.init.recv::<FromInit>(), if hears_init => {
@@ -311,7 +321,7 @@ impl Course<'_> {
                 over = self.pump.turn(), if self.pump.is_open() => {
                     if over && process.kill_on_output_limit && !self.finishing {
                         self.output_limit = true;
-                        self.finish().await;
+                        self.finish(true).await;
                     }
                 }
                 asked = &mut cancel, if may_cancel => {
@@ -319,7 +329,7 @@ impl Course<'_> {
                     // A dropped sender is no cancel.
                     if asked.is_ok() && !self.finishing {
                         self.cancelled = true;
-                        self.finish().await;
+                        self.finish(true).await;
                     }
                 }
                 () = &mut overdue => return None,
@@ -339,14 +349,14 @@ impl Course<'_> {
             Ok(Some((FromInit::Exited { status, .. }, _))) => {
                 if !self.finishing {
                     self.wait_status = Some(status);
-                    self.finish().await;
+                    self.finish(status != 0).await;
                 }
                 true
             }
             Ok(Some((FromInit::Refused { errno, path }, _))) => {
                 let reason = std::io::Error::from_raw_os_error(errno);
                 self.start_failed = Some(format!("cannot start {:?}: {reason}", tame(&path)));
-                self.finish().await;
+                self.finish(true).await;
                 true
             }
             Ok(Some((FromInit::Hello | FromInit::Done | FromInit::Started, _))) => true,
@@ -355,10 +365,10 @@ impl Course<'_> {
         }
     }
 
-    /// Tells the shim to end everything.
-    async fn finish(&mut self) {
+    /// Tells the shim to end everything, and whether it went badly.
+    async fn finish(&mut self, failed: bool) {
         self.finishing = true;
         // If it is gone, its socket says so next.
-        drop(self.shim.send(&ToShim::Finish, &[]).await);
+        drop(self.shim.send(&ToShim::Finish { failed }, &[]).await);
     }
 }

@@ -1,5 +1,5 @@
-//! The pipes of one execution: input in, output out, the head of it kept, none of it ever waited
-//! for.
+//! The pipes of one execution: input in, output out, head and tail of it kept, none of it ever
+//! waited for.
 
 use std::io::{self, PipeReader, PipeWriter, pipe};
 use std::os::fd::{AsRawFd, OwnedFd};

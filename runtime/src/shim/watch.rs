@@ -13,8 +13,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::Host;
 use super::deadline::earliest_us;
+use super::{Host, autopsy};
 use crate::cgroup::{Group, Meter, Reading, Version};
 use crate::clock::Monotonic;
 use crate::disk;
@@ -23,7 +23,7 @@ use crate::launcher::state::write_final;
 use crate::launcher::step::log;
 use crate::posture::{self, Expected};
 use crate::wire::{
-    self, Ended, EndedBy, FRAME_MAX, FinalRecord, FromShim, Go, Id, ToShim, WireMeasured,
+    self, Autopsy, Ended, EndedBy, FRAME_MAX, FinalRecord, FromShim, Go, Id, ToShim, WireMeasured,
 };
 
 /// How long the sandbox may take to empty before the answer goes out without proof, in us.
@@ -71,6 +71,7 @@ pub(super) fn run(host: &Host<'_>, sandbox: &Sandbox<'_>) -> u8 {
         clock: Monotonic::start(),
         cpus: cpus(),
         wary_until_us: Cell::new(0),
+        has_failed: Cell::new(true),
     };
     let mut running = None;
     let by = loop {
@@ -92,6 +93,8 @@ struct Watch<'a> {
     cpus: u64,
     /// Until when a kill for memory may follow an event.
     wary_until_us: Cell<u64>,
+    /// Whether the run ended badly: it has unless the server says otherwise.
+    has_failed: Cell<bool>,
 }
 
 impl Watch<'_> {
@@ -174,7 +177,10 @@ impl Watch<'_> {
     fn obey(&self, running: &mut Option<Running>) -> io::Result<Option<EndedBy>> {
         match wire::recv::<ToShim>(self.sandbox.server.as_fd(), FRAME_MAX) {
             Ok(None) | Err(wire::WireError::Socket { .. }) => Ok(Some(EndedBy::ServerGone)),
-            Ok(Some((ToShim::Finish, _))) => Ok(Some(EndedBy::Finish)),
+            Ok(Some((ToShim::Finish { failed }, _))) => {
+                self.has_failed.set(failed);
+                Ok(Some(EndedBy::Finish))
+            }
             Ok(Some((ToShim::Go(go), _))) if running.is_none() => {
                 let baseline = self.sandbox.meter.read()?;
                 *running = Some(Running {
@@ -205,14 +211,23 @@ impl Watch<'_> {
     fn finish(&self, host: &Host<'_>, by: EndedBy, running: Option<Running>) -> u8 {
         let ended_us = self.clock.now_us();
         let is_alone = by == EndedBy::Finish && self.is_init_alone();
+        let autopsy = running.filter(|_| self.has_failed.get() && by != EndedBy::ServerGone);
+        let autopsy = autopsy.map(|running| self.autopsy(&running, is_alone));
         let settled = is_alone || self.kill(EMPTY_WAIT_US);
-        let ended = self.figures(by, running, ended_us, !settled);
+        let disk_free = disk::free(self.sandbox.disk.as_fd()).ok();
+        let autopsy = autopsy.map(|seen| Autopsy { disk_free, ..seen });
+        let ended = Ended {
+            by,
+            measured: self.measured(running, ended_us),
+            disk_full: disk_free.is_some_and(disk::is_full),
+            unsettled: !settled,
+        };
         let record = FinalRecord {
             sandbox: self.sandbox.id,
             execution: running.map(|running| running.go.execution),
             ended,
         };
-        let is_told = by != EndedBy::ServerGone && self.tell(ended);
+        let is_told = by != EndedBy::ServerGone && self.tell(ended, autopsy);
         let is_clean = self.clean_up(host);
         let is_safe = is_told && self.is_settled();
         if running.is_some() && !is_safe {
@@ -224,24 +239,39 @@ impl Watch<'_> {
         u8::from(!is_clean)
     }
 
-    fn figures(&self, by: EndedBy, running: Option<Running>, at_us: u64, unsettled: bool) -> Ended {
-        let measured = match (running, self.sandbox.meter.read()) {
+    /// What there is to see before the kill.
+    fn autopsy(&self, running: &Running, is_alone: bool) -> Autopsy {
+        let Sandbox {
+            group,
+            init,
+            expected,
+            meter,
+            ..
+        } = self.sandbox;
+        let cpu_us = meter.cpu_us().unwrap_or(0);
+        let (processes, more) = if is_alone {
+            (Vec::new(), 0)
+        } else {
+            autopsy::processes(group, *init, expected.uid_first)
+        };
+        Autopsy {
+            cpu_us: cpu_us.saturating_sub(running.baseline.cpu_us()),
+            disk_free: None,
+            processes,
+            more,
+        }
+    }
+
+    /// What was used from go to this moment.
+    fn measured(&self, running: Option<Running>, at_us: u64) -> WireMeasured {
+        match (running, self.sandbox.meter.read()) {
             (Some(running), Ok(now)) => now.since(running.baseline, at_us - running.since_us),
             (None, _) => WireMeasured::default(),
             (Some(_), Err(error)) => {
-                log(
-                    self.sandbox.name,
-                    &format!("cannot read the counters: {error}"),
-                );
+                let name = self.sandbox.name;
+                log(name, &format!("cannot read the counters: {error}"));
                 WireMeasured::default()
             }
-        };
-        let disk_full = disk::is_full(self.sandbox.disk.as_fd());
-        Ended {
-            by,
-            measured,
-            disk_full,
-            unsettled,
         }
     }
 
@@ -276,8 +306,8 @@ impl Watch<'_> {
         )
     }
 
-    fn tell(&self, ended: Ended) -> bool {
-        let frame = FromShim::Ended(ended);
+    fn tell(&self, ended: Ended, autopsy: Option<Autopsy>) -> bool {
+        let frame = FromShim::Ended(ended, autopsy);
         wire::send(self.sandbox.server.as_fd(), &frame, FRAME_MAX, &[]).is_ok()
     }
 
@@ -296,7 +326,7 @@ impl Watch<'_> {
             match wire::recv::<ToShim>(server, FRAME_MAX) {
                 Ok(Some((ToShim::Settled, _))) => return true,
                 // A finish that crossed our answer.
-                Ok(Some((ToShim::Finish, _))) => {}
+                Ok(Some((ToShim::Finish { .. }, _))) => {}
                 Ok(Some(_) | None) | Err(_) => return false,
             }
         }

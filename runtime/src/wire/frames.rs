@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 /// Sandbox or execution identity: 16 bytes.
 pub(crate) type Id = [u8; 16];
 
+/// Most processes that an [`Autopsy`] lists: as many as are read in a moment and fit a frame.
+pub(crate) const PROCESSES_MAX: usize = 32;
+
+/// Longest name of a process, in bytes: the kernel's bound without its NUL.
+pub(crate) const NAME_MAX: usize = 15;
+
 /// What the launcher is told once, as JSON on its descriptor 0, by `serve` while it is still root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -174,8 +180,38 @@ pub(crate) enum FromShim {
         /// As many as fit one frame.
         deviations: Vec<Deviation>,
     },
-    /// The sandbox holds no process any more; these are its last figures.
-    Ended(Ended),
+    /// The sandbox holds no process any more; these are its last figures, and what was seen of it
+    /// before a bad end.
+    Ended(Ended, Option<Autopsy>),
+}
+
+/// What was seen of a sandbox from outside just before it was ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Autopsy {
+    /// CPU time used until then since go, in us.
+    pub(crate) cpu_us: u64,
+    /// Bytes and inodes left on the disk, once nothing ran any more.
+    pub(crate) disk_free: Option<(u64, u64)>,
+    /// At most [`PROCESSES_MAX`], the oldest first; init is not among them.
+    pub(crate) processes: Vec<Seen>,
+    /// How many there were besides.
+    pub(crate) more: u32,
+}
+
+/// One process of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// Its id, as inside the sandbox.
+    pub(crate) pid: u32,
+    /// Its parent's; 0 when that was not looked at.
+    pub(crate) parent: u32,
+    /// What it calls itself: any bytes but NUL, at most [`NAME_MAX`].
+    #[serde(with = "bytes")]
+    pub(crate) name: Vec<u8>,
+    /// As in `/proc/PID/stat`.
+    pub(crate) state: u8,
+    /// CPU time that it has used itself, in us.
+    pub(crate) cpu_us: u64,
 }
 
 /// One thing about a live sandbox that is not as it must be.
@@ -215,7 +251,10 @@ pub(crate) enum ToShim {
     /// [`ToShim::Go`] was sent.
     Inspect,
     /// End everything, read, answer.
-    Finish,
+    Finish {
+        /// The run did not end well: look at what there is before it goes.
+        failed: bool,
+    },
     /// What [`FromShim::Ended`] told is safe: leave no final file. Without this frame the shim
     /// takes the end of the socket for the server's death, and writes [`FinalRecord`].
     Settled,

@@ -212,7 +212,13 @@ fn serve(dir: &str) {
         };
         say(&format!("{handle:?}={worked}"));
     }
-    send(near.as_fd(), &ToShim::Finish, FRAME_MAX, &[]).unwrap();
+    send(
+        near.as_fd(),
+        &ToShim::Finish { failed: false },
+        FRAME_MAX,
+        &[],
+    )
+    .unwrap();
     let ended = support::receive::<FromShim>(&near);
-    assert!(matches!(ended, Some((FromShim::Ended(_), _))), "{ended:?}");
+    assert!(matches!(ended, Some((FromShim::Ended(..), _))), "{ended:?}");
 }

@@ -341,13 +341,13 @@ impl Live {
 
     pub(crate) fn ended(&self) -> Ended {
         match receive::<FromShim>(&self.shim) {
-            Some((FromShim::Ended(ended), _)) => ended,
+            Some((FromShim::Ended(ended, _), _)) => ended,
             other => panic!("the sandbox has not ended: {other:?}"),
         }
     }
 
     pub(crate) fn finish(&self) -> Ended {
-        self.tell(ToShim::Finish);
+        self.tell(ToShim::Finish { failed: false });
         self.ended()
     }
 

@@ -17,6 +17,7 @@
 
 mod bed;
 mod ends;
+mod evidence;
 mod images;
 #[path = "../support/own_dev.rs"]
 mod own_dev;
@@ -43,7 +44,14 @@ fn main() -> ExitCode {
         return runtime::unpack_main(order);
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let all = [run::TESTS, ends::TESTS, survives::TESTS, images::TESTS].concat();
+    let all = [
+        run::TESTS,
+        ends::TESTS,
+        evidence::TESTS,
+        survives::TESTS,
+        images::TESTS,
+    ]
+    .concat();
     if has("--list") {
         for (name, _) in all.iter().filter(|_| !has("--ignored")) {
             println!("{name}: test");
