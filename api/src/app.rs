@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::images::ImageSource;
+use crate::kept::KeptFiles;
 use crate::keys::Keys;
 use crate::live::Live;
 use crate::machine::Machine;
@@ -44,6 +45,8 @@ pub(crate) struct App {
     pub(crate) turns: Turns,
     /// Executions in flight.
     pub(crate) live: Live,
+    /// The files of failed runs that are kept for reading.
+    pub(crate) kept: Arc<KeptFiles>,
     /// Executions that have ended.
     pub(crate) records: Records,
     /// Work that no connection owns, and that the server waits for before it ends.

@@ -17,8 +17,8 @@ use crate::limits::Limits;
 
 pub use layers::{ConfigError, ConfigFault, Layers, Source};
 pub(crate) use sections::{
-    Disk, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Records, Request, Server,
-    Tenants, Tokens,
+    Disk, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Records, Request, Sandbox,
+    Server, Tenants, Tokens,
 };
 pub(crate) use tiers::Tier;
 
@@ -37,6 +37,8 @@ pub struct Config {
     pub machine: Machine,
     /// Bounds on one execution request.
     pub request: Request,
+    /// What stays of sandboxes whose runs failed.
+    pub sandbox: Sandbox,
     /// Where images are and which are the defaults.
     pub images: Images,
     /// The least that an execution may ask for.
@@ -68,6 +70,7 @@ struct Sections {
     tenants: Tenants,
     machine: Machine,
     request: Request,
+    sandbox: Sandbox,
     images: Images,
     limits: LimitFloors,
     disk: Disk,
@@ -114,6 +117,7 @@ impl Config {
             tenants: sections.tenants,
             machine: sections.machine,
             request: sections.request,
+            sandbox: sections.sandbox,
             images: sections.images,
             limits: sections.limits,
             disk: sections.disk,
@@ -288,7 +292,7 @@ impl Config {
 }
 
 /// Numbers that switch something off when they are zero, which nobody can want.
-const BOUNDS_ABOVE_ZERO: [&str; 28] = [
+const BOUNDS_ABOVE_ZERO: [&str; 29] = [
     "server.connections_max",
     "server.backlog",
     "server.body_max_bytes",
@@ -311,6 +315,7 @@ const BOUNDS_ABOVE_ZERO: [&str; 28] = [
     "machine.queue_max",
     "machine.async_queue_per_tenant",
     "machine.async_queue_max",
+    "sandbox.keep_per_tenant_max",
     "records.bytes_max",
     "records.segment_bytes",
     "records.index_max",

@@ -51,6 +51,10 @@ pub(crate) enum ApiError {
     TenantSuspended,
     /// There is no such thing, or it is another tenant's.
     NotFound { what: &'static str },
+    /// What was the sandbox is gone, or nothing of it was kept.
+    SandboxGone,
+    /// The file has no byte in the range that was asked for.
+    RangeNotSatisfiable { size: u64 },
     /// The prepaid credit does not cover the worst case.
     InsufficientFunds { detail: String },
     /// The worst case costs more than a budget or the caller allows.
@@ -106,6 +110,8 @@ pub enum Code {
     Forbidden,
     TenantSuspended,
     NotFound,
+    SandboxGone,
+    RangeNotSatisfiable,
     InsufficientFunds,
     BudgetExceeded,
     QuotaExceeded,
@@ -134,6 +140,10 @@ impl Code {
             Code::Forbidden => (403, "forbidden", "The token does not allow this"),
             Code::TenantSuspended => (403, "tenant_suspended", "The tenant is suspended"),
             Code::NotFound => (404, "not_found", "There is no such thing"),
+            Code::SandboxGone => (410, "sandbox_gone", "The sandbox is gone"),
+            Code::RangeNotSatisfiable => {
+                (416, "range_not_satisfiable", "The file has no such bytes")
+            }
             Code::InsufficientFunds => (402, "insufficient_funds", "The credit is too small"),
             Code::BudgetExceeded => (402, "budget_exceeded", "This may cost too much"),
             Code::QuotaExceeded => (429, "quota_exceeded", "A quota has no room for this"),
@@ -239,6 +249,8 @@ impl ApiError {
             ApiError::Forbidden { .. } => Code::Forbidden,
             ApiError::TenantSuspended => Code::TenantSuspended,
             ApiError::NotFound { .. } => Code::NotFound,
+            ApiError::SandboxGone => Code::SandboxGone,
+            ApiError::RangeNotSatisfiable { .. } => Code::RangeNotSatisfiable,
             ApiError::InsufficientFunds { .. } => Code::InsufficientFunds,
             ApiError::BudgetExceeded { .. } => Code::BudgetExceeded,
             ApiError::QuotaExceeded { .. } => Code::QuotaExceeded,
@@ -264,6 +276,8 @@ impl ApiError {
             | ApiError::Forbidden { .. }
             | ApiError::TenantSuspended
             | ApiError::NotFound { .. }
+            | ApiError::SandboxGone
+            | ApiError::RangeNotSatisfiable { .. }
             | ApiError::InsufficientFunds { .. }
             | ApiError::BudgetExceeded { .. }
             | ApiError::Conflict { .. }
@@ -315,6 +329,8 @@ impl ApiError {
             }
             ApiError::MethodNotAllowed { allow } => Some(format!("allowed: {allow}")),
             ApiError::NotFound { what } => Some(format!("no such {what}")),
+            ApiError::SandboxGone => Some("its files were not kept, or are gone".to_owned()),
+            ApiError::RangeNotSatisfiable { size } => Some(format!("the file has {size} bytes")),
             ApiError::QuotaExceeded { violated, .. } => {
                 let names = violated.iter().map(|one| one.quota.as_str());
                 Some(format!(
@@ -400,6 +416,9 @@ impl ApiError {
         response.content_type("application/problem+json");
         if let Some(seconds) = self.retry_after_s() {
             response.insert_header(("Retry-After", seconds.to_string()));
+        }
+        if let ApiError::RangeNotSatisfiable { size } = self {
+            response.insert_header(("Content-Range", format!("bytes */{size}")));
         }
         if let ApiError::MethodNotAllowed { allow } = self {
             response.insert_header(("Allow", allow.as_str()));

@@ -5,6 +5,7 @@ pub(crate) mod entries;
 pub(crate) mod estimate;
 pub(crate) mod events;
 pub(crate) mod executions;
+pub(crate) mod files;
 pub(crate) mod operations;
 pub(crate) mod quotas;
 pub(crate) mod rates;

@@ -17,6 +17,7 @@ mod idempotency;
 mod ids;
 mod images;
 mod json;
+mod kept;
 mod keys;
 mod limits;
 mod live;

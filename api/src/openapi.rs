@@ -6,8 +6,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
-    credit, entries, estimate, events, executions, operations, quotas, rates, tenants, tokens,
-    usage,
+    credit, entries, estimate, events, executions, files, operations, quotas, rates, tenants,
+    tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -38,6 +38,9 @@ use crate::handlers::{
         executions::get,
         executions::cancel,
         events::follow,
+        files::read,
+        files::list,
+        files::remove,
         usage::usage,
         usage::costs,
         entries::entries,

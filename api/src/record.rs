@@ -87,6 +87,10 @@ pub struct Record {
     /// When it had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
+    /// Until when its files can be read, if it failed and they were to be kept: they may go
+    /// earlier, when they are dropped, crowded out, or the server ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<String>,
     /// W3C trace id: the caller's, or a new one.
     pub trace_id: String,
 }
@@ -434,6 +438,7 @@ impl Record {
             created_at: rfc3339(ids::made_us(&hold.execution.0)),
             started_at: None,
             finished_at: Some(rfc3339(entry.at)),
+            kept_until: None,
             trace_id: "0".repeat(32),
         }
     }

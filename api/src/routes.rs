@@ -21,8 +21,8 @@ use crate::auth::{self, Caller};
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::handlers::{
-    credit, entries, estimate, events, executions, operations, quotas, rates, tenants, tokens,
-    usage,
+    credit, entries, estimate, events, executions, files, operations, quotas, rates, tenants,
+    tokens, usage,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -113,6 +113,9 @@ routes! {
     GET    "/v1/executions/{id}"                READ, Nothing => executions::get;
     DELETE "/v1/executions/{id}"                RUN, Nothing => executions::cancel;
     GET    "/v1/executions/{id}/events"         READ, Nothing => events::follow;
+    GET    "/v1/executions/{id}/files"          READ, Nothing => files::read;
+    DELETE "/v1/executions/{id}/files"          RUN, Nothing => files::remove;
+    GET    "/v1/executions/{id}/files/list"     READ, Nothing => files::list;
 
     GET    "/v1/usage"                          USAGE, Nothing => usage::usage;
     GET    "/v1/costs"                          USAGE, Nothing => usage::costs;

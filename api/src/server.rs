@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::images::ImageSource;
+use crate::kept::KeptFiles;
 use crate::keys::{self, Keys};
 use crate::live::Live;
 use crate::machine::Machine;
@@ -229,6 +230,8 @@ impl Running {
                     tracing::error!("executions did not end: the next start settles them");
                 }
             }
+            // Whoever still reads would hold the listener up.
+            app.kept.clear();
             http.stop(true).await;
         });
         if thread.join().is_err() {
@@ -241,6 +244,7 @@ impl Running {
 
 /// Ends everything that an app holds, the ledger last.
 pub(crate) async fn close(app: &Arc<App>) -> Result<(), ServeError> {
+    app.kept.clear();
     app.runtime.drain().await;
     let shared = Arc::clone(app);
     let closed = tokio::task::spawn_blocking(move || {
@@ -313,6 +317,7 @@ pub(crate) async fn assemble(
         keys,
         records,
         live: Live::default(),
+        kept: Arc::new(KeptFiles::new(config.sandbox.keep_per_tenant_max)),
         tasks: Tasks::new(),
         walk,
         posture_ok: AtomicBool::new(false),

@@ -103,6 +103,47 @@ pub enum StartError {
     },
 }
 
+/// Nothing could be read of a sandbox's kept files.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// They are gone: their time is over, or somebody let them go.
+    #[error("the sandbox is gone")]
+    Gone,
+    /// There is nothing at the path, or the way there is none.
+    #[error("no such file or directory")]
+    NotFound,
+    /// The sandbox's own user may not look at it.
+    #[error("the sandbox's user may not read it")]
+    Denied,
+    /// A directory that was to be read, or a pipe, socket or device.
+    #[error("not a regular file")]
+    NotAFile,
+    /// Something else that was to be listed.
+    #[error("not a directory")]
+    NotADirectory,
+    /// The file system says no.
+    #[error("cannot read it")]
+    Failed {
+        /// What it says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ReadError {
+    pub(crate) fn from_errno(errno: i32) -> ReadError {
+        match errno {
+            libc::ENOENT | libc::ELOOP | libc::ENAMETOOLONG => ReadError::NotFound,
+            libc::EACCES | libc::EPERM => ReadError::Denied,
+            libc::EISDIR | libc::ENXIO => ReadError::NotAFile,
+            libc::ENOTDIR => ReadError::NotADirectory,
+            errno => ReadError::Failed {
+                source: io::Error::from_raw_os_error(errno),
+            },
+        }
+    }
+}
+
 /// One thing that is wrong with a live sandbox's posture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {

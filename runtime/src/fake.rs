@@ -19,6 +19,7 @@
 //! | `cat`, `env NAME`, `read PATH` | copies standard input, a variable, a file to the output |
 //! | `process PID PARENT STATE CPU_US NAME` | a process that is there when a failed run ends |
 //! | `others N` | N more processes that are not listed |
+//! | `write PATH TEXT` | a file with a line of TEXT, for whoever reads the files that are kept |
 //! | `fail start` | the run ends as `start_failed` |
 //! | `lost` | the run ends as `lost` |
 //!
@@ -33,12 +34,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::StartError;
+use crate::kept::Kept;
 use crate::output::OutputSink;
 use crate::runtime::Final;
 use crate::sandbox::Report;
 use crate::spec::{Digest, File, Process, SandboxId, SandboxSpec};
 
+mod kept;
 mod script;
+
+pub(crate) use self::kept::FakeKept;
 
 /// How the fake behaves.
 #[derive(Debug, Clone)]
@@ -112,7 +117,7 @@ impl FakeRuntime {
         Ok(FakeSandbox {
             spec,
             files: BTreeMap::new(),
-            _slot: slot,
+            slot,
         })
     }
 
@@ -162,7 +167,7 @@ impl Drop for Slot {
 pub(crate) struct FakeSandbox {
     spec: SandboxSpec,
     files: BTreeMap<String, Vec<u8>>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl FakeSandbox {
@@ -190,7 +195,15 @@ impl FakeSandbox {
         sink: Option<OutputSink>,
         cancel: oneshot::Receiver<()>,
     ) -> Report {
-        script::run(&self.spec, &self.files, &process, sink, cancel).await
+        let (mut report, written) =
+            script::run(&self.spec, &self.files, &process, sink, cancel).await;
+        if report.autopsy.is_some() && process.keep_s > 0 {
+            let mut files = self.files;
+            files.extend(written);
+            let kept = FakeKept::new(files, process.keep_s, self.slot);
+            report.kept = Some(Kept::fake(kept));
+        }
+        report
     }
 }
 

@@ -14,12 +14,14 @@ pub mod fake;
 mod host;
 pub mod image;
 mod init;
+mod kept;
 mod launcher;
 mod measured;
 mod oci;
 mod outcome;
 mod output;
 mod posture;
+mod reader;
 mod runtime;
 mod sandbox;
 mod seccomp;
@@ -29,11 +31,12 @@ mod truth;
 mod wire;
 
 pub use crate::autopsy::{Autopsy, DiskFree, ProcessSeen};
-pub use crate::error::{Error, Fault, PostureError, StartError};
+pub use crate::error::{Error, Fault, PostureError, ReadError, StartError};
 pub use crate::host::{
     Check, Needs, PrivilegeError, ServerUser, Verdict, doctor, drop_privileges, server_user,
 };
 pub use crate::image::unpack_main;
+pub use crate::kept::{EntryKind, Kept, KeptEntry, Listing, Piece};
 pub use crate::launcher::{LauncherHandle, SpawnError, launcher_main, spawn};
 pub use crate::measured::Measured;
 pub use crate::outcome::{Clock, EndedBy, Outcome};

@@ -11,6 +11,7 @@ use crate::autopsy::Autopsy;
 use crate::error::StartError;
 #[cfg(feature = "fake")]
 use crate::fake::FakeSandbox;
+use crate::kept::Kept;
 use crate::measured::Measured;
 use crate::outcome::Outcome;
 use crate::output::{Captured, OutputSink};
@@ -22,7 +23,7 @@ mod pump;
 use self::live::LiveSandbox;
 
 /// Everything there is to know about an execution that has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
@@ -34,6 +35,9 @@ pub struct Report {
     pub stdout: Captured,
     /// Standard error, likewise.
     pub stderr: Captured,
+    /// The sandbox's files, if the run failed and they were to be kept. They go when this is
+    /// dropped.
+    pub kept: Option<Kept>,
     /// When go was said, in microseconds of the runtime's monotonic clock.
     pub started_us: u64,
     /// When the last counter was read, on the same clock.

@@ -6,6 +6,7 @@
 //!                                                                           v             v
 //!   Finish, Wall, Cpu, Oom, InitDied, ServerGone:                           +---> end <---+
 //!   killed -> empty -> counters -> Ended -> clean up -> settled, or the final file
+//!   its files are to be kept: ... Ended -> reader, Kept -> settled -> time is over -> clean up
 //! exit code 0: nothing is left; another: the launcher must sweep
 //! ```
 //!
@@ -15,6 +16,7 @@
 mod autopsy;
 mod container;
 mod deadline;
+mod keep;
 mod mounts;
 mod watch;
 
@@ -59,6 +61,8 @@ pub(crate) struct Host<'a> {
     pub(crate) filter: &'a Rc<Program>,
     /// What sandboxes are told of a CPU.
     pub(crate) cpu: &'a Cpu,
+    /// Longest that files may be kept, in s, whatever the server asks.
+    pub(crate) keep_s_max: u32,
 }
 
 /// One sandbox to be made.
@@ -147,7 +151,11 @@ fn make<'a>(
         init.as_raw_fd(),
         host.final_dir.as_raw_fd(),
     ];
-    kept.extend([disk.as_raw_fd(), memory_events.as_raw_fd()]);
+    kept.extend([
+        disk.as_raw_fd(),
+        memory_events.as_raw_fd(),
+        job.userns.as_raw_fd(),
+    ]);
     kept.extend(
         group
             .descriptors()
@@ -178,6 +186,7 @@ fn make<'a>(
         meter,
         memory_events,
         disk,
+        userns: job.userns,
         expected: Expected {
             uid_first: job.uid_first,
             group: &job.group,

@@ -219,6 +219,9 @@ pub struct Process {
     pub kill_on_output_limit: bool,
     /// The limits were lowered to what a quota left, so that a timeout is a used-up quota.
     pub reduced: bool,
+    /// For how long the sandbox's files stay for reading if the run fails, in seconds; 0: not at
+    /// all. The launcher's own maximum bounds it.
+    pub keep_s: u32,
 }
 
 /// Lower-case hex digits of `bytes`.

@@ -1,4 +1,4 @@
-//! The frames between server, launcher, shim and init, and how they are sent and received.
+//! The frames between server, launcher, shim, init and reader, and how they are sent and received.
 //!
 //! A frame is one packet of a `SOCK_SEQPACKET` socket: a version byte, then postcard; descriptors
 //! travel beside it by `SCM_RIGHTS`. Every side treats what it receives as hostile: a packet that
@@ -24,9 +24,12 @@ pub(crate) use self::frames::{
     WireMeasured, WireNetwork,
 };
 pub use self::frames::{DiskClass, LauncherConfig, WireLimits};
+pub(crate) use self::reading::{Answer, Ask, Entry, FromReader, PATH_MAX, ToReader};
 
 #[path = "wire/frames.rs"]
 mod frames;
+#[path = "wire/reading.rs"]
+mod reading;
 
 /// First byte of every frame. Server, launcher, shim and init are one binary, so there is one.
 const VERSION: u8 = 1;
@@ -37,7 +40,8 @@ pub(crate) const FRAME_MAX: usize = 4096;
 /// Longest piece of file content in one [`ToInit::Chunk`], in bytes.
 pub(crate) const CHUNK_MAX: usize = 64 * 1024;
 
-/// Longest frame to or from init, in bytes: a chunk, or a [`ToInit::Start`], and its head.
+/// Longest frame to or from init or a reader, in bytes: a chunk, or a [`ToInit::Start`], and its
+/// head.
 pub(crate) const INIT_FRAME_MAX: usize = CHUNK_MAX + 1024;
 
 /// Longest text that a frame quotes, in bytes; [`clip`] cuts to it.

@@ -16,6 +16,7 @@ mod bad_input;
 mod errors;
 mod evidence;
 mod executions;
+mod files;
 mod idempotency;
 mod isolation;
 mod life;

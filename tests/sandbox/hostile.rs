@@ -15,6 +15,7 @@ mod files;
 mod host;
 mod identity;
 mod init;
+mod kept;
 mod kernel;
 mod lifetime;
 mod memory;
@@ -244,6 +245,7 @@ fn order(language: Language, code: &str, change: impl Fn(&mut Limits)) -> Order 
         env: Vec::new(),
         stdin: Vec::new(),
         kill_on_output_limit: false,
+        keep_s: 0,
         argv: None,
     }
 }

@@ -353,6 +353,7 @@ fn check(program: &Program) {
         env: Vec::new(),
         stdin: Vec::new(),
         kill_on_output_limit: false,
+        keep_s: 0,
         argv: None,
     };
     let before = bed.baseline(&order(""));

@@ -16,6 +16,7 @@ mod disk;
 #[path = "../support/http.rs"]
 mod http;
 mod images;
+mod kept;
 mod processes;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/server.rs"]

@@ -53,6 +53,8 @@ pub(crate) struct Order {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) stdin: Vec<u8>,
     pub(crate) kill_on_output_limit: bool,
+    /// For how long its files stay if it fails, in seconds.
+    pub(crate) keep_s: u32,
     /// Run instead of the interpreter and the file.
     pub(crate) argv: Option<Vec<String>>,
 }
@@ -122,6 +124,7 @@ impl Bed {
             },
             disk_classes: disk_classes.clone(),
             disk_commit_bytes: 4 << 30,
+            keep_s_max: 600,
         };
         let handle = runtime::spawn(&config).unwrap();
         let launcher = *children(std::process::id()).first().unwrap();
@@ -211,6 +214,7 @@ impl Bed {
             output_bytes: order.limits.output_bytes,
             kill_on_output_limit: order.kill_on_output_limit,
             reduced: false,
+            keep_s: order.keep_s,
         }
     }
 

@@ -68,5 +68,6 @@ fn launcher_config(config: &Config) -> LauncherConfig {
             .map(|(&bytes, &inodes)| DiskClass { bytes, inodes })
             .collect(),
         disk_commit_bytes: config.disk.commit_bytes,
+        keep_s_max: config.sandbox.keep_on_failure_s_max,
     }
 }

@@ -94,6 +94,14 @@ pub struct Request {
     pub memory_headroom_bytes: u64,
 }
 
+/// `[sandbox]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    pub keep_on_failure_s_max: u32,
+    pub keep_per_tenant_max: usize,
+}
+
 /// `[images]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -43,6 +43,7 @@ fn report(outcome: Of, ended_by: EndedBy) -> Report {
         autopsy: Some(autopsy),
         stdout: Captured::default(),
         stderr: Captured::default(),
+        kept: None,
         started_us: 0,
         finished_us: 0,
     }

@@ -48,6 +48,8 @@ pub(crate) struct ExecutionBody {
     on_low_quota: Option<String>,
     /// `truncate`, or `kill`: too much output ends the run.
     on_output_limit: Option<String>,
+    /// For how many seconds its files stay for reading if it fails; 0 if absent: not at all.
+    keep_on_failure_s: Option<u64>,
 }
 
 /// A file.
@@ -141,6 +143,7 @@ pub(crate) struct Request {
     pub(crate) max_cost: Option<Money>,
     pub(crate) reduce: bool,
     pub(crate) kill_on_output_limit: bool,
+    pub(crate) keep_s: u32,
 }
 
 /// Reads a request of a tenant with these limits; `None` after a fault.
@@ -179,6 +182,8 @@ pub(crate) fn read(body: &mut Object<'_>, config: &Config, tenant: &LimitsDoc) -
     });
     let reduce = choice(body, "on_low_quota", "refuse", "reduce");
     let kill_on_output_limit = choice(body, "on_output_limit", "truncate", "kill");
+    let keep_max = config.sandbox.keep_on_failure_s_max.into();
+    let keep_s = body.integer("keep_on_failure_s", 0, keep_max).unwrap_or(0);
     Some(Request {
         image,
         language,
@@ -192,6 +197,7 @@ pub(crate) fn read(body: &mut Object<'_>, config: &Config, tenant: &LimitsDoc) -
         max_cost,
         reduce,
         kill_on_output_limit,
+        keep_s: u32::try_from(keep_s).unwrap_or(0),
     })
 }
 

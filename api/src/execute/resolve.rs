@@ -72,6 +72,7 @@ pub(crate) fn plan(app: &App, id: [u8; 16], job: Job) -> Result<Plan, ApiError> 
         created_at: rfc3339(app.clock.wall_us()),
         started_at: None,
         finished_at: None,
+        kept_until: None,
         trace_id: job.trace_id,
     };
     let mut files = request.files;
@@ -88,6 +89,7 @@ pub(crate) fn plan(app: &App, id: [u8; 16], job: Job) -> Result<Plan, ApiError> 
         output_bytes: limits.output_bytes,
         kill_on_output_limit: request.kill_on_output_limit,
         reduced: false,
+        keep_s: request.keep_s,
     };
     Ok(Plan {
         id,

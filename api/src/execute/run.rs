@@ -2,8 +2,9 @@
 //! settled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use runtime::{Network, OutputSink, Report, SandboxId, SandboxSpec, StartError};
+use runtime::{Network, OutputSink, Report, Sandbox, SandboxId, SandboxSpec, StartError};
 
 use super::admit::Admission;
 use super::resolve::Plan;
@@ -24,6 +25,8 @@ pub(super) struct Ran {
     pub(super) limits: Limits,
     pub(super) end: End,
     pub(super) finished_us: i64,
+    /// Which execution this is.
+    pub(super) execution: [u8; 16],
     /// The sandbox whose figures the runtime keeps until they are settled.
     pub(super) sandbox: SandboxId,
 }
@@ -51,6 +54,7 @@ pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &A
         ..plan.limits
     };
     let reduced = limits != plan.limits;
+    let execution = plan.id;
     let mut record = plan.record.clone();
     record.limits = Some(limits);
     let end = match start(app, plan, (sandbox, limits), reduced, flight).await {
@@ -71,6 +75,7 @@ pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &A
         limits,
         end,
         finished_us: app.clock.wall_us(),
+        execution,
         sandbox,
     }
 }
@@ -89,7 +94,7 @@ async fn start(
         limits: limits.to_runtime(),
         network: Network::None,
     };
-    let mut sandbox = app.runtime.open(spec).await?;
+    let mut sandbox = open(app, &spec).await?;
     if let Err(error) = sandbox.put(&plan.files).await {
         sandbox.discard().await;
         return Err(error);
@@ -111,6 +116,22 @@ async fn start(
         .run(process, Some(sink), flight.cancel_signal())
         .await;
     Ok((report, started_us))
+}
+
+/// Opens a sandbox; files that are kept give way to it, the oldest first.
+async fn open(app: &App, spec: &SandboxSpec) -> Result<Sandbox, StartError> {
+    let limit = Duration::from_millis(app.config.launcher.end_ms);
+    loop {
+        let opened = app.runtime.open(spec.clone()).await;
+        if !matches!(opened, Err(StartError::Overloaded { .. })) {
+            return opened;
+        }
+        let Some(oldest) = app.kept.end_oldest() else {
+            return opened;
+        };
+        // If that takes too long there are others, or the machine is full.
+        drop(tokio::time::timeout(limit, oldest.gone()).await);
+    }
 }
 
 fn not_started(error: StartError) -> End {

@@ -21,10 +21,11 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
         end,
         finished_us,
         sandbox,
+        execution,
     } = ran;
     record.state = State::Finished;
     record.finished_at = Some(rfc3339(finished_us));
-    let report = match end {
+    let mut report = match end {
         End::Ran(report) => report,
         End::Refused(error) => {
             admission.release("refused by the runtime").await;
@@ -50,6 +51,11 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
     // If this fails, the shim still has the figures, and the next start settles from them.
     let receipt = admission.settle(settlement).await?;
     app.runtime.forget(sandbox);
+    if let Some(kept) = report.kept.take() {
+        let until_us = finished_us.saturating_add(i64::from(kept.for_s()) * 1_000_000);
+        record.kept_until = Some(rfc3339(until_us));
+        app.kept.keep(execution, &record.tenant, kept, &app.walk);
+    }
     (record.stdout, record.stdout_encoding) =
         text::text_of(&report.stdout.bytes, report.stdout.truncated);
     record.stdout_truncated = report.stdout.truncated;

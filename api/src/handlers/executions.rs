@@ -19,6 +19,7 @@ use crate::ids::{self, Kind};
 use crate::live::Phase;
 use crate::lookup;
 use crate::record::{Record, State};
+use crate::registry::Tenant;
 use crate::telemetry;
 
 /// The route as idempotency keys are bound to it.
@@ -257,6 +258,14 @@ pub(super) async fn of_path(call: &Call) -> Result<([u8; 16], Arc<Record>), ApiE
     let mut query = call.query()?;
     let tenant = call.tenant(&mut query)?;
     query.finish()?;
+    find_one(call, tenant).await
+}
+
+/// The execution that the path names, if it is that tenant's.
+pub(super) async fn find_one(
+    call: &Call,
+    tenant: Option<Arc<Tenant>>,
+) -> Result<([u8; 16], Arc<Record>), ApiError> {
     let missing = || ApiError::NotFound { what: "execution" };
     let id = ids::parse(Kind::Execution, call.path("id")).ok_or_else(missing)?;
     let app = Arc::clone(&call.app);

@@ -46,6 +46,7 @@ fn record(id: Id, tenant: &str, stdout: &str) -> Arc<Record> {
         created_at: String::new(),
         started_at: None,
         finished_at: None,
+        kept_until: None,
         trace_id: String::new(),
     })
 }

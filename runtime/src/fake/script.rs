@@ -27,16 +27,17 @@ struct Machine<'a> {
     stderr: Captured,
     disk_bytes: u64,
     autopsy: Autopsy,
+    written: BTreeMap<String, Vec<u8>>,
 }
 
-/// Runs the script that `process` names to its end.
+/// Runs the script that `process` names to its end; answers with it the files that it has written.
 pub(super) async fn run(
     spec: &SandboxSpec,
     files: &BTreeMap<String, Vec<u8>>,
     process: &Process,
     sink: Option<OutputSink>,
     mut cancel: oneshot::Receiver<()>,
-) -> Report {
+) -> (Report, BTreeMap<String, Vec<u8>>) {
     let measured = Measured {
         memory_peak_bytes: MEMORY_FLOOR,
         pids_peak: 1,
@@ -55,6 +56,7 @@ pub(super) async fn run(
             ended_by: Some(EndedBy::Finish),
             ..Autopsy::default()
         },
+        written: BTreeMap::new(),
     };
     let mut outcome = Outcome::Exited { code: 0 };
     for line in script(files, process).lines() {
@@ -80,17 +82,20 @@ pub(super) async fn run(
         measured,
         stdout,
         stderr,
+        written,
         ..
     } = machine;
-    Report {
+    let report = Report {
         outcome,
         measured,
         autopsy,
         stdout,
         stderr,
+        kept: None,
         started_us: 0,
         finished_us: measured.wall_us,
-    }
+    };
+    (report, written)
 }
 
 /// The text to be interpreted.
@@ -145,6 +150,12 @@ impl Machine<'_> {
                 self.measured.pids_peak = self.measured.pids_peak.max(number.min(most));
                 self.autopsy.pids_refused += number.saturating_sub(most);
                 (number > most).then_some(Outcome::ProcessLimit)
+            }
+            "write" => {
+                let (path, text) = rest.split_once(' ').unwrap_or((rest, ""));
+                let content = format!("{text}\n").into_bytes();
+                self.written.insert(path.to_owned(), content);
+                None
             }
             "process" => self.appear(rest),
             "others" => {

@@ -7,6 +7,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 
@@ -92,7 +93,8 @@ pub(crate) fn open_beneath(
     path: impl AsRef<[u8]>,
     flags: i32,
 ) -> io::Result<OwnedFd> {
-    beneath(dir, path.as_ref(), flags, 0)
+    let how = (flags, 0, BENEATH);
+    open(dir.as_raw_fd(), path.as_ref(), how)
 }
 
 /// Makes the file `path` under `dir`, by the same rules, to be written; it must not be there yet.
@@ -102,24 +104,35 @@ pub(crate) fn create_beneath(
     mode: u32,
 ) -> io::Result<OwnedFd> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-    beneath(dir, path.as_ref(), flags, mode)
+    open(dir.as_raw_fd(), path.as_ref(), (flags, mode, BENEATH))
 }
 
-fn beneath(dir: BorrowedFd<'_>, path: &[u8], flags: i32, mode: u32) -> io::Result<OwnedFd> {
+/// Opens `path` with `flags` as if this process's directory were the root: links and `..` stay
+/// below it.
+pub(crate) fn open_in_root(path: &[u8], flags: i32) -> io::Result<OwnedFd> {
+    let resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    open(libc::AT_FDCWD, path, (flags, 0, resolve))
+}
+
+/// No symbolic link, no way out, no other file system.
+const BENEATH: u64 = libc::RESOLVE_BENEATH
+    | libc::RESOLVE_NO_SYMLINKS
+    | libc::RESOLVE_NO_MAGICLINKS
+    | libc::RESOLVE_NO_XDEV;
+
+/// Opens a path with flags, a mode for what is made, and rules for the way there.
+fn open(dir: RawFd, path: &[u8], (flags, mode, resolve): (i32, u32, u64)) -> io::Result<OwnedFd> {
     let path = CString::new(path).map_err(io::Error::other)?;
     // SAFETY: all-zero is a valid `open_how`: no flags, no mode, no resolution rules.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
     how.mode = u64::from(mode);
-    how.resolve = libc::RESOLVE_BENEATH
-        | libc::RESOLVE_NO_SYMLINKS
-        | libc::RESOLVE_NO_MAGICLINKS
-        | libc::RESOLVE_NO_XDEV;
+    how.resolve = resolve;
     // SAFETY: `path` is a live C string, `how` is live and of the size given.
     adopt(unsafe {
         libc::syscall(
             libc::SYS_openat2,
-            dir.as_raw_fd(),
+            dir,
             path.as_ptr(),
             &raw const how,
             size_of::<libc::open_how>(),
@@ -210,6 +223,47 @@ pub(crate) fn fork() -> io::Result<ForkResult> {
     // SAFETY: launcher and shim have one thread for all their life, so no lock can be held by a
     // thread that the child lacks, and the child may run ordinary code.
     Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Forks a process that has one thread into namespaces of its own: `flags` are `CLONE_NEW...`.
+pub(crate) fn fork_into(flags: CloneFlags) -> io::Result<ForkResult> {
+    let flags = libc::c_long::from(flags.bits() | libc::SIGCHLD);
+    let none: libc::c_long = 0;
+    // SAFETY: as for `fork`: one thread, no stack of its own and no shared memory, so that the
+    // child goes on with a copy of everything. What the C library does besides at a fork is about
+    // threads.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    match pid {
+        0 => Ok(ForkResult::Child),
+        pid if pid > 0 => {
+            let child = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
+            Ok(ForkResult::Parent { child })
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives up every capability of this process for good, those that it could get back included.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    let number = |operation: i32, argument: libc::c_ulong| {
+        let none: libc::c_ulong = 0;
+        // SAFETY: the operations used here take numbers only.
+        let done = unsafe { libc::prctl(operation, argument, none, none, none) };
+        check(libc::c_long::from(done))
+    };
+    for capability in 0..=63 {
+        match number(libc::PR_CAPBSET_DROP, capability) {
+            Ok(()) => {}
+            // The kernel has no more of them.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    number(libc::PR_CAP_AMBIENT, 4)?;
+    // The kernel's `struct __user_cap_header_struct` of version 3, and its two data structs.
+    let (head, sets) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+    // SAFETY: both are live and of the sizes that this version says; the kernel only reads them.
+    check(unsafe { libc::syscall(libc::SYS_capset, head.as_ptr(), sets.as_ptr()) })
 }
 
 /// Ends a forked child at once: no destructor and no exit handler of its parent's runs.

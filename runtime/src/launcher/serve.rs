@@ -217,6 +217,7 @@ impl Launcher {
             owner: (self.config.server_uid, self.config.server_gid),
             filter: &self.filter,
             cpu: &self.cpu,
+            keep_s_max: self.config.keep_s_max,
         };
         match kernel::fork().map_err(|error| host(format!("cannot fork a shim: {error}")))? {
             ForkResult::Child => kernel::exit_now(shim::run(&host_side, &job, sockets)),

@@ -213,6 +213,7 @@ mod tests {
                 inodes: 10,
             }],
             disk_commit_bytes: 200,
+            keep_s_max: 60,
         }
     }
 

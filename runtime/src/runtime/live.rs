@@ -54,6 +54,8 @@ struct State {
     slots: HashSet<Id>,
     /// Shims that wait to hear that their figures are safe.
     unsettled: HashMap<Id, Channel>,
+    /// Shims that keep files; none while their figures are not safe. Closing the socket ends them.
+    kept: HashMap<Id, Option<Channel>>,
 }
 
 impl Live {
@@ -102,11 +104,7 @@ impl Live {
                     // Whoever asked may have given up.
                     drop(asked.map(|asked| asked.send(reason)));
                 }
-                Ok(Some((FromLauncher::Gone { sandbox }, _))) => {
-                    let mut state = self.state();
-                    state.slots.remove(&sandbox);
-                    state.unsettled.remove(&sandbox);
-                }
+                Ok(Some((FromLauncher::Gone { sandbox }, _))) => self.note_gone(sandbox),
                 Ok(Some((FromLauncher::Up { .. } | FromLauncher::Unable { .. }, _))) => {}
                 Ok(None) => break,
                 Err(error) => {
@@ -120,6 +118,19 @@ impl Live {
         // Dropping the senders tells everyone who waits for an answer that none will come.
         self.state().asked.clear();
         self.changed.notify_waiters();
+    }
+
+    fn note_gone(&self, sandbox: Id) {
+        let kept = {
+            let mut state = self.state();
+            state.slots.remove(&sandbox);
+            state.unsettled.remove(&sandbox);
+            state.kept.remove(&sandbox)
+        };
+        // Its figures were safe before: what a sweep has written of it says nothing new.
+        if let Some(Some(_)) = kept {
+            self.remove_final(SandboxId(sandbox));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -218,16 +229,30 @@ impl Live {
 
     /// Waits until nothing is left of a sandbox; false if that takes longer than `limit`.
     pub(crate) async fn gone(&self, id: SandboxId, limit: Duration) -> bool {
-        let gone = async {
-            loop {
-                let changed = self.changed.notified();
-                if !self.healthy() || !self.state().slots.contains(&id.0) {
-                    return;
-                }
-                changed.await;
+        timeout(limit, self.until_gone(id)).await.is_ok()
+    }
+
+    /// Waits until nothing is left of a sandbox, or the launcher is gone too.
+    pub(crate) async fn until_gone(&self, id: SandboxId) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.healthy() || !self.state().slots.contains(&id.0) {
+                return;
             }
-        };
-        timeout(limit, gone).await.is_ok()
+            changed.await;
+        }
+    }
+
+    /// Notes that a shim keeps files: its socket stays open when its figures are safe.
+    pub(crate) fn expect_kept(&self, id: SandboxId) {
+        self.state().kept.insert(id.0, None);
+    }
+
+    /// Lets kept files go.
+    pub(crate) fn drop_kept(&self, id: SandboxId) {
+        // Dropped without the lock; it closes a socket.
+        let kept = self.state().kept.remove(&id.0);
+        drop(kept);
     }
 
     /// Keeps the socket of a shim that has answered, until its figures are safe.
@@ -282,8 +307,15 @@ impl Live {
         if let Some(shim) = shim
             && shim.try_send(&ToShim::Settled).is_ok()
         {
+            if let Some(kept) = self.state().kept.get_mut(&id.0) {
+                *kept = Some(shim);
+            }
             return;
         }
+        self.remove_final(id);
+    }
+
+    fn remove_final(&self, id: SandboxId) {
         match std::fs::remove_file(self.final_path(id)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -323,7 +355,11 @@ impl Live {
 
     pub(crate) async fn drain(&self) {
         self.healthy.store(false, Ordering::SeqCst);
-        self.state().unsettled.clear();
+        {
+            let mut state = self.state();
+            state.unsettled.clear();
+            state.kept.clear();
+        }
         self.launcher.end();
         let child = self
             .child

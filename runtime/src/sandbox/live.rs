@@ -22,6 +22,7 @@ use super::Report;
 use super::pump::{Ends, Pump};
 use crate::autopsy::Autopsy;
 use crate::error::StartError;
+use crate::kept::{Kept, LiveKept};
 use crate::measured::Measured;
 use crate::outcome::{EndedBy, Evidence, Outcome, decide};
 use crate::output::OutputSink;
@@ -142,59 +143,46 @@ impl LiveSandbox {
             shim: &shim,
             init: &self.init,
             pump,
-            wait_status: None,
-            start_failed: None,
-            cancelled: false,
-            output_limit: false,
+            heard: Heard::default(),
             finishing: false,
             end_wait: Duration::from_millis(self.live.options.end_ms),
         };
         let ended = course.run(&process, cancel).await;
         course.pump.rest(REST).await;
-        let Course {
-            pump,
-            wait_status,
-            start_failed,
-            cancelled,
-            output_limit,
-            ..
-        } = course;
+        let Course { pump, heard, .. } = course;
         let (ended, seen) = ended.map_or((None, None), |(ended, seen)| (Some(ended), seen));
-        let ended = self.last_word(ended, shim).await;
-        let measured = ended.map_or_else(WireMeasured::default, |ended| ended.measured);
-        let evidence = Evidence {
-            ended_by: ended.map(|ended| EndedBy::from(ended.by)),
-            wait_status,
-            oom_kills: measured.oom_kills,
-            pids_events: measured.pids_refused,
-            disk_full: ended.is_some_and(|ended| ended.disk_full),
-            cancelled,
-            output_limit,
-            reduced: process.reduced,
+        let (ended, shim) = match ended {
+            Some(_) => (ended, Some(shim)),
+            None => {
+                drop(shim);
+                (self.swept().await, None)
+            }
         };
-        let start_failed = start_failed.map(|reason| Outcome::StartFailed { reason });
-        let (stdout, stderr) = pump.into_captured();
-        let outcome = start_failed.unwrap_or_else(|| decide(&evidence));
+        let outcome = heard.outcome(ended, process.reduced);
         let is_bad = outcome != Outcome::Exited { code: 0 };
+        let mut kept = None;
+        if let Some(shim) = shim {
+            if is_bad && process.keep_s > 0 {
+                kept = self.kept(&shim).await;
+            }
+            self.live.keep_unsettled(self.spec.id, shim);
+        }
+        let measured = ended.map_or_else(WireMeasured::default, |ended| ended.measured);
+        let (stdout, stderr) = pump.into_captured();
         Report {
             outcome,
             measured: Measured::from(measured),
             autopsy: is_bad.then(|| Autopsy::new(ended, seen)),
             stdout,
             stderr,
+            kept,
             started_us,
             finished_us: self.live.clock.now_us(),
         }
     }
 
-    /// Keeps a shim that has answered until its figures are safe; of one that has not, what the
-    /// launcher read.
-    async fn last_word(&self, ended: Option<Ended>, shim: Channel) -> Option<Ended> {
-        if ended.is_some() {
-            self.live.keep_unsettled(self.spec.id, shim);
-            return ended;
-        }
-        drop(shim);
+    /// What the launcher read of a sandbox whose shim went without a word.
+    async fn swept(&self) -> Option<Ended> {
         let end_wait = Duration::from_millis(self.live.options.end_ms);
         if !self.live.gone(self.spec.id, end_wait).await {
             tracing::error!(sandbox = %self.spec.id, "a sandbox without a shim is not swept");
@@ -205,6 +193,23 @@ impl LiveSandbox {
             .map(|record| record.ended)
     }
 
+    /// Waits for the shim to say whether it keeps the files of a run that failed.
+    async fn kept(&self, shim: &Channel) -> Option<Kept> {
+        let limit = Duration::from_millis(self.live.options.end_ms);
+        let (for_s, descriptors) = match timeout(limit, shim.recv::<FromShim>()).await {
+            Ok(Ok(Some((FromShim::Kept { for_s }, descriptors)))) if for_s > 0 => {
+                (for_s, descriptors)
+            }
+            other => {
+                tracing::warn!(sandbox = %self.spec.id, ?other, "its files are not kept");
+                return None;
+            }
+        };
+        let [socket] = wire::exactly(descriptors).ok()?;
+        let kept = LiveKept::new(Arc::clone(&self.live), self.spec.id, for_s, socket);
+        kept.ok().map(Kept::live)
+    }
+
     /// Starts the clocks and the process, in one moment.
     async fn go(&self, shim: &Channel, process: &Process, ends: Ends) -> Result<(), String> {
         let go = ToShim::Go(Go {
@@ -212,6 +217,7 @@ impl LiveSandbox {
             wall_us: process.wall_ms.saturating_mul(1000),
             cpu_us: process.cpu_ms.saturating_mul(1000),
             cpu_millis: self.spec.limits.cpu_millis,
+            keep_s: process.keep_s,
         });
         let start = ToInit::Start(Start {
             argv: process.argv.clone(),
@@ -277,6 +283,7 @@ fn failed(reason: String, at_us: u64) -> Report {
         autopsy: None,
         stdout: crate::output::Captured::default(),
         stderr: crate::output::Captured::default(),
+        kept: None,
         started_us: at_us,
         finished_us: at_us,
     }
@@ -287,13 +294,38 @@ struct Course<'a> {
     shim: &'a Channel,
     init: &'a Channel,
     pump: Pump,
+    heard: Heard,
+    /// The shim has been told to end it.
+    finishing: bool,
+    end_wait: Duration,
+}
+
+/// What the server has seen of an execution besides its output.
+#[derive(Debug, Default)]
+struct Heard {
     wait_status: Option<i32>,
     start_failed: Option<String>,
     cancelled: bool,
     output_limit: bool,
-    /// The shim has been told to end it.
-    finishing: bool,
-    end_wait: Duration,
+}
+
+impl Heard {
+    /// How it ended, by this and by what the shim or the launcher says.
+    fn outcome(self, ended: Option<Ended>, reduced: bool) -> Outcome {
+        if let Some(reason) = self.start_failed {
+            return Outcome::StartFailed { reason };
+        }
+        decide(&Evidence {
+            ended_by: ended.map(|ended| EndedBy::from(ended.by)),
+            wait_status: self.wait_status,
+            oom_kills: ended.map_or(0, |ended| ended.measured.oom_kills),
+            pids_events: ended.map_or(0, |ended| ended.measured.pids_refused),
+            disk_full: ended.is_some_and(|ended| ended.disk_full),
+            cancelled: self.cancelled,
+            output_limit: self.output_limit,
+            reduced,
+        })
+    }
 }
 
 impl Course<'_> {
@@ -320,7 +352,7 @@ impl Course<'_> {
                 }
                 over = self.pump.turn(), if self.pump.is_open() => {
                     if over && process.kill_on_output_limit && !self.finishing {
-                        self.output_limit = true;
+                        self.heard.output_limit = true;
                         self.finish(true).await;
                     }
                 }
@@ -328,7 +360,7 @@ impl Course<'_> {
                     may_cancel = false;
                     // A dropped sender is no cancel.
                     if asked.is_ok() && !self.finishing {
-                        self.cancelled = true;
+                        self.heard.cancelled = true;
                         self.finish(true).await;
                     }
                 }
@@ -348,14 +380,14 @@ impl Course<'_> {
         match frame {
             Ok(Some((FromInit::Exited { status, .. }, _))) => {
                 if !self.finishing {
-                    self.wait_status = Some(status);
+                    self.heard.wait_status = Some(status);
                     self.finish(status != 0).await;
                 }
                 true
             }
             Ok(Some((FromInit::Refused { errno, path }, _))) => {
                 let reason = std::io::Error::from_raw_os_error(errno);
-                self.start_failed = Some(format!("cannot start {:?}: {reason}", tame(&path)));
+                self.heard.start_failed = Some(format!("cannot start {:?}: {reason}", tame(&path)));
                 self.finish(true).await;
                 true
             }

@@ -192,6 +192,7 @@ mod tests {
             output_bytes: 10,
             kill_on_output_limit: false,
             reduced: false,
+            keep_s: 0,
         }
     }
 

@@ -14,6 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::deadline::earliest_us;
+use super::keep::Reader;
 use super::{Host, autopsy};
 use crate::cgroup::{Group, Meter, Reading, Version};
 use crate::clock::Monotonic;
@@ -52,6 +53,8 @@ pub(super) struct Sandbox<'a> {
     pub(super) memory_events: OwnedFd,
     /// The root directory of its disk.
     pub(super) disk: OwnedFd,
+    /// The slot's user namespace.
+    pub(super) userns: &'a OwnedFd,
     /// What it must look like from outside.
     pub(super) expected: Expected<'a>,
 }
@@ -211,7 +214,7 @@ impl Watch<'_> {
     fn finish(&self, host: &Host<'_>, by: EndedBy, running: Option<Running>) -> u8 {
         let ended_us = self.clock.now_us();
         let is_alone = by == EndedBy::Finish && self.is_init_alone();
-        let autopsy = running.filter(|_| self.has_failed.get() && by != EndedBy::ServerGone);
+        let autopsy = running.filter(|_| self.has_failed(by) && by != EndedBy::ServerGone);
         let autopsy = autopsy.map(|running| self.autopsy(&running, is_alone));
         let settled = is_alone || self.kill(EMPTY_WAIT_US);
         let disk_free = disk::free(self.sandbox.disk.as_fd()).ok();
@@ -228,7 +231,14 @@ impl Watch<'_> {
             ended,
         };
         let is_told = by != EndedBy::ServerGone && self.tell(ended, autopsy);
-        let is_clean = self.clean_up(host);
+        let for_s = running.map_or(0, |running| running.go.keep_s.min(host.keep_s_max));
+        let kept = if is_told && for_s > 0 && self.has_failed(by) {
+            self.keep(host, for_s)
+        } else {
+            None
+        };
+        let until_us = self.clock.now_us() + u64::from(for_s) * 1_000_000;
+        let is_clean = kept.is_some() || self.clean_up(host);
         let is_safe = is_told && self.is_settled();
         if running.is_some() && !is_safe {
             let name = self.sandbox.name;
@@ -236,7 +246,93 @@ impl Watch<'_> {
                 log(name, &format!("cannot write the final file: {error}"));
             }
         }
-        u8::from(!is_clean)
+        let Some(reader) = kept else {
+            return u8::from(!is_clean);
+        };
+        if is_safe {
+            self.watch_reader(&reader, until_us);
+        }
+        reader.end();
+        u8::from(!self.clean_up(host))
+    }
+
+    /// Whether the run has ended badly: it has unless the server says otherwise.
+    fn has_failed(&self, by: EndedBy) -> bool {
+        by != EndedBy::Finish || self.has_failed.get()
+    }
+
+    /// Lets a reader into what was the sandbox, once nothing else is in it, and tells the server.
+    fn keep(&self, host: &Host<'_>, for_s: u32) -> Option<Reader> {
+        let server = self.sandbox.server.as_fd();
+        let made = if self.is_empty() {
+            Reader::start(host, self.sandbox).map_err(|failed| failed.to_string())
+        } else {
+            Err("its processes do not end".to_owned())
+        };
+        match made {
+            Ok((reader, socket)) => {
+                let frame = FromShim::Kept { for_s };
+                let told = wire::send(server, &frame, FRAME_MAX, &[socket.as_fd()]);
+                if told.is_err() {
+                    reader.end();
+                }
+                // If the server is gone, its socket tells next.
+                Some(reader)
+            }
+            Err(reason) => {
+                let name = self.sandbox.name;
+                log(name, &format!("cannot keep the files: {reason}"));
+                // As above.
+                drop(wire::send(
+                    server,
+                    &FromShim::Kept { for_s: 0 },
+                    FRAME_MAX,
+                    &[],
+                ));
+                None
+            }
+        }
+    }
+
+    /// Kills what is left of the sandbox and proves its group empty.
+    fn is_empty(&self) -> bool {
+        let until = self.clock.now_us() + CLEAN_WAIT_US;
+        if !self.kill(CLEAN_WAIT_US) {
+            return false;
+        }
+        loop {
+            reap();
+            match self.sandbox.group.pids() {
+                Ok(pids) if pids.is_empty() => return true,
+                Ok(_) if self.clock.now_us() < until => {
+                    drop(wait([], Some(REMOVE_RETRY_US)));
+                }
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Waits until the time is over, the server lets the files go or is gone, or the reader has
+    /// ended.
+    fn watch_reader(&self, reader: &Reader, until_us: u64) {
+        let server = self.sandbox.server.as_fd();
+        loop {
+            let left_us = until_us.saturating_sub(self.clock.now_us());
+            let watched = [
+                (server, PollFlags::POLLIN),
+                (reader.pidfd.as_fd(), PollFlags::POLLIN),
+            ];
+            match wait(watched, Some(left_us)) {
+                Ok([false, false]) if left_us > 0 => {}
+                // There is nothing to say but good-bye.
+                Ok([true, false])
+                    if matches!(wire::recv::<ToShim>(server, FRAME_MAX), Ok(Some(_))) =>
+                {
+                    log(self.sandbox.name, "refused a frame that is out of turn");
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 
     /// What there is to see before the kill.

@@ -35,6 +35,8 @@ pub struct LauncherConfig {
     pub disk_classes: Vec<DiskClass>,
     /// Bound on the sum of the disks of all live sandboxes, in bytes.
     pub disk_commit_bytes: u64,
+    /// Longest that the files of a failed run may be kept, in s; their slot and disk stay taken.
+    pub keep_s_max: u32,
 }
 
 /// One size of disk.
@@ -183,6 +185,12 @@ pub(crate) enum FromShim {
     /// The sandbox holds no process any more; these are its last figures, and what was seen of it
     /// before a bad end.
     Ended(Ended, Option<Autopsy>),
+    /// Follows [`FromShim::Ended`] of a run that failed and whose [`Go::keep_s`] is not 0.
+    Kept {
+        /// For how long its files stay from now on, in s, with one descriptor: the reader's
+        /// socket. 0, without one: they could not be kept.
+        for_s: u32,
+    },
 }
 
 /// What was seen of a sandbox from outside just before it was ended.
@@ -256,7 +264,8 @@ pub(crate) enum ToShim {
         failed: bool,
     },
     /// What [`FromShim::Ended`] told is safe: leave no final file. Without this frame the shim
-    /// takes the end of the socket for the server's death, and writes [`FinalRecord`].
+    /// takes the end of the socket for the server's death, and writes [`FinalRecord`]. Files that
+    /// are kept stay until their time is over or the socket ends.
     Settled,
 }
 
@@ -271,6 +280,9 @@ pub(crate) struct Go {
     pub(crate) cpu_us: u64,
     /// CPU share in force, in thousandths of one CPU: bounds how fast `cpu_us` can be used up.
     pub(crate) cpu_millis: u32,
+    /// For how long the sandbox's files stay if the run fails, in s; 0: they go with it. The
+    /// launcher's own maximum bounds it.
+    pub(crate) keep_s: u32,
 }
 
 /// How a sandbox ended and what it used since [`ToShim::Go`].
@@ -404,18 +416,23 @@ pub(crate) enum FromInit {
 }
 
 /// Bytes as one run: postcard copies them whole rather than one by one.
-mod bytes {
+pub(super) mod bytes {
     use std::fmt;
 
     use serde::de::{Error, Visitor};
     use serde::{Deserializer, Serializer};
 
     #[expect(clippy::ptr_arg, reason = "serde hands the field over by its own type")]
-    pub(super) fn serialize<S: Serializer>(bytes: &Vec<u8>, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::wire) fn serialize<S: Serializer>(
+        bytes: &Vec<u8>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    pub(in crate::wire) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<u8>, D::Error> {
         struct Run;
         impl Visitor<'_> for Run {
             type Value = Vec<u8>;

@@ -25,6 +25,7 @@ const GO: ToShim = ToShim::Go(Go {
     wall_us: 1,
     cpu_us: 2,
     cpu_millis: 3,
+    keep_s: 4,
 });
 
 #[test]

@@ -85,6 +85,7 @@ pub(crate) fn config(dir: &Path) -> runtime::LauncherConfig {
         },
         disk_classes: vec![class(SMALL_DISK), class((256 << 20, 20_000))],
         disk_commit_bytes: 2 << 30,
+        keep_s_max: 60,
     }
 }
 
@@ -301,6 +302,7 @@ impl Live {
             wall_us,
             cpu_us,
             cpu_millis: 2000,
+            keep_s: 0,
         }));
     }
 

@@ -59,6 +59,7 @@ pub(crate) struct Run {
     pub(crate) limits: Limits,
     pub(crate) kill_on_output_limit: bool,
     pub(crate) reduced: bool,
+    pub(crate) keep_s: u32,
 }
 
 impl Run {
@@ -71,6 +72,7 @@ impl Run {
             limits: limits(),
             kill_on_output_limit: false,
             reduced: false,
+            keep_s: 0,
         }
     }
 
@@ -109,6 +111,7 @@ fn start(images_dir: &Path, state_dir: &Path) -> (runtime::LauncherHandle, Optio
         },
         disk_classes: disk_classes.clone(),
         disk_commit_bytes: 1 << 30,
+        keep_s_max: 60,
     };
     let handle = runtime::spawn(&config).unwrap();
     let state_dir = state_dir.to_owned();
@@ -188,6 +191,7 @@ impl Bed {
             output_bytes: run.limits.output_bytes,
             kill_on_output_limit: run.kill_on_output_limit,
             reduced: run.reduced,
+            keep_s: run.keep_s,
         }
     }
 

@@ -19,6 +19,7 @@ mod bed;
 mod ends;
 mod evidence;
 mod images;
+mod kept;
 #[path = "../support/own_dev.rs"]
 mod own_dev;
 mod run;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         evidence::TESTS,
         survives::TESTS,
         images::TESTS,
+        kept::TESTS,
     ]
     .concat();
     if has("--list") {

@@ -3,12 +3,12 @@
 use runtime::{File, Outcome, Stream};
 use tokio::sync::oneshot;
 
-use super::{init, order, seen, verdict};
+use super::{init, kept, order, seen, verdict};
 use crate::bed::{Bed, Language, Order};
 use crate::harness::Test;
 use crate::world::say;
 
-type Case = (&'static str, fn(&Bed));
+pub(super) type Case = (&'static str, fn(&Bed));
 
 const CASES: [Case; 16] = [
     ("looking_sees_a_live_sandbox", looking_sees_a_live_sandbox),
@@ -68,7 +68,7 @@ pub(super) fn tests() -> Vec<Test> {
         run,
     };
     let mut tests = vec![test("the_judge_objects", Box::new(verdict::objects))];
-    for (name, case) in CASES {
+    for (name, case) in CASES.into_iter().chain(kept::CASES) {
         let run = Box::new(move || {
             let Some(bed) = Bed::enter(name) else { return };
             let before = bed.baseline(&python(""));
