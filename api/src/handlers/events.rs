@@ -20,6 +20,7 @@ use super::executions::of_path;
 use crate::app::App;
 use crate::call::{Answer, Call};
 use crate::error::{ApiError, Problem};
+use crate::ids::{self, Kind};
 use crate::live::{Flight, Phase};
 use crate::record::Record;
 use crate::text;
@@ -30,9 +31,11 @@ use crate::text;
     responses((status = 200, content_type = "text/event-stream", body = String),
         (status = 404, body = Problem)))]
 pub(crate) async fn follow(call: Call) -> Answer {
-    let (id, record) = of_path(&call).await?;
+    // Before the record: an execution that ends in between is followed to its end all the same.
+    let flight = ids::parse(Kind::Execution, call.path("id")).and_then(|id| call.app.live.get(&id));
+    let (_, record) = of_path(&call).await?;
     let permit = permit(&call.app)?;
-    match call.app.live.get(&id) {
+    match flight {
         Some(flight) => Ok(stream_live(&call, flight, permit)),
         None => Ok(respond(replay(&record), None, permit)),
     }
