@@ -52,8 +52,14 @@ wait
     let names = found.processes.iter().map(|one| one.name.as_str());
     let names: Vec<&str> = names.collect();
     // The oldest first, numbered as inside: the shell is init's child, the others are the shell's.
-    assert_eq!(names, ["bash", "sleep", "sleep", "cat"], "{found:?}");
-    assert_eq!(found.processes_more, 0);
+    let all = ["bash", "sleep", "sleep", "cat"];
+    // A slow machine has no time for all of them.
+    let more = usize::try_from(found.processes_more).unwrap();
+    assert!(
+        !names.is_empty() && names.len() + more == all.len(),
+        "{found:?}"
+    );
+    assert_eq!(names, all[..names.len()], "{found:?}");
     let shell = &found.processes[0];
     assert_eq!(shell.parent, Some(1));
     for one in &found.processes[1..] {

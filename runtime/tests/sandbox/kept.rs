@@ -264,7 +264,7 @@ fn only_failures(bed: &mut Bed) {
 
 fn bad_ends(bed: &mut Bed) {
     let mut wall = Run::shell("echo w > out.txt; sleep 1000 & sleep 1000");
-    wall.limits.wall_ms = 500;
+    wall.limits.wall_ms = 3_000;
     let mut memory = Run::python(
         "open('out.txt', 'w').write('w')\nx = [bytearray(1 << 20) for _ in range(500)]",
     );
