@@ -87,13 +87,21 @@ pub(crate) struct RateBody {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "the schema of what the handler reads")]
 pub(crate) struct PriceBody {
+    /// Of what.
     meter: String,
+    /// `unit`, `graduated`, `volume` or `package`.
     model: String,
+    /// Of one unit, or of one package; decimal.
     amount: Option<String>,
+    /// How much of the meter a package holds; decimal, in base units.
     size: Option<String>,
+    /// The tiers of a month, ascending.
     tiers: Option<Vec<TierBody>>,
+    /// A run's quantity is rounded up to whole multiples of this many base units; 1 if absent.
     increment: Option<u64>,
+    /// Base units that are free in each calendar month (UTC); decimal, `0` if absent.
     included: Option<String>,
+    /// The most of what was left over that the next month has as well; decimal, `0` if absent.
     rollover_max: Option<String>,
 }
 
@@ -101,7 +109,9 @@ pub(crate) struct PriceBody {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "the schema of what the handler reads")]
 pub(crate) struct TierBody {
+    /// Where it ends, in base units; decimal.
     up_to: Option<String>,
+    /// Of one unit in it; decimal.
     amount: String,
 }
 
