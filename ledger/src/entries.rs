@@ -10,7 +10,7 @@ use crate::id::Id;
 use crate::index::{Filter, Index, Sealed};
 use crate::journal::{reader, segment};
 use crate::query::{AsOf, EntryPage, EntryQuery};
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::shared::Shared;
 
 /// Entries a page.
@@ -90,6 +90,33 @@ fn select(
     Ok((as_of, places, None))
 }
 
+/// An entry by its number, with its bytes as they are stored: what the Merkle tree hashes.
+pub(crate) fn stored(shared: &Shared, seq: u64) -> Result<Option<(Vec<u8>, Entry)>, QueryError> {
+    let Some(after) = seq.checked_sub(1) else {
+        return Ok(None);
+    };
+    let query = EntryQuery {
+        after,
+        limit: 1,
+        ..EntryQuery::default()
+    };
+    let every = Filter {
+        tenant: None,
+        kind: None,
+        from: i64::MIN,
+        to: i64::MAX,
+    };
+    let (_, places, _) = select(shared, &query, &every)?;
+    let Some(place) = places.first().filter(|place| place.seq == seq) else {
+        return Ok(None);
+    };
+    let (dir, place) = (&shared.options.dir, (place.segment, place.offset));
+    let file = open(dir, place.0)?;
+    let bytes = stored_bytes(dir, &file, place)?;
+    let entry = decode(place, &bytes)?;
+    Ok(record::leaf(&bytes).map(|leaf| (leaf.to_vec(), entry)))
+}
+
 fn found(index: &Index, query: &EntryQuery, filter: &Filter<'_>, limit: usize) -> Vec<Place> {
     let segment = index.segment;
     let places = index.select(query.after, filter, limit);
@@ -164,13 +191,11 @@ fn open(dir: &Path, number: u32) -> Result<File, Error> {
 }
 
 fn entry(dir: &Path, file: &File, place: (u32, u32)) -> Result<Entry, Error> {
-    let path = || segment::path(dir, place.0);
-    let bytes = reader::read_record(file, place.1).map_err(|source| Error::File {
-        what: "read an entry of",
-        path: path(),
-        source,
-    })?;
-    match Record::decode(&bytes).map_err(|what| damaged(place, 0, what))? {
+    decode(place, &stored_bytes(dir, file, place)?)
+}
+
+fn decode(place: (u32, u32), bytes: &[u8]) -> Result<Entry, Error> {
+    match Record::decode(bytes).map_err(|what| damaged(place, 0, what))? {
         Record::Entry(entry) => Ok(Arc::unwrap_or_clone(entry)),
         Record::Hold(_) | Record::Release(_) => Err(damaged(
             place,
@@ -178,6 +203,14 @@ fn entry(dir: &Path, file: &File, place: (u32, u32)) -> Result<Entry, Error> {
             "the index names a record that is no entry".to_owned(),
         )),
     }
+}
+
+fn stored_bytes(dir: &Path, file: &File, place: (u32, u32)) -> Result<Vec<u8>, Error> {
+    reader::read_record(file, place.1).map_err(|source| Error::File {
+        what: "read an entry of",
+        path: segment::path(dir, place.0),
+        source,
+    })
 }
 
 fn damaged(place: (u32, u32), seq: u64, what: String) -> Error {

@@ -404,6 +404,9 @@ fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
     tenant.rules.iter().map(state).collect()
 }
 
+mod prove;
+pub use self::prove::{Consistency, Inclusion};
+
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod ticket;
+mod tree;
 mod usage;
 mod verify;
 mod view;
@@ -51,7 +52,7 @@ pub use command::{
 pub use entry::{Acted, Body, Entry, EntryKind, Funding, Hold, Settled};
 pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};
 pub use id::Id;
-pub use ledger::Ledger;
+pub use ledger::{Consistency, Inclusion, Ledger};
 pub use money::{Money, MoneyError};
 pub use options::Options;
 pub use quantity::{Ceiling, Meter, OnLow, Quantities};
@@ -63,4 +64,4 @@ pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
 pub use rejection::Rejection;
 pub use ticket::Ticket;
-pub use verify::{Progress, Rebuilt, Verified, rebuild, verify};
+pub use verify::{Progress, Rebuilt, Verified, rebuild, verify, verify_at};

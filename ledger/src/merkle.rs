@@ -1,5 +1,8 @@
 //! The RFC 6962 tree over the entries: leaf and node hashes, and its right edge.
 
+pub(crate) mod check;
+pub(crate) mod proof;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +18,8 @@ pub(crate) fn leaf(bytes: &[u8]) -> Hash {
         .into()
 }
 
-fn node(left: &Hash, right: &Hash) -> Hash {
+/// The hash of a node over its two children.
+pub(crate) fn node(left: &Hash, right: &Hash) -> Hash {
     Sha256::new()
         .chain_update([1])
         .chain_update(left)
@@ -39,14 +43,27 @@ impl Frontier {
 
     /// Appends a leaf by its hash.
     pub(crate) fn push(&mut self, leaf: Hash) {
+        self.push_with(leaf, |_level, _hash| ());
+    }
+
+    /// Appends a leaf by its hash, and tells `on` the level and hash of every subtree that is
+    /// complete with it, the leaf itself (level 0) first.
+    pub(crate) fn push_with(&mut self, leaf: Hash, mut on: impl FnMut(u32, &Hash)) {
         let mut hash = leaf;
-        for _ in 0..self.size.trailing_ones() {
+        on(0, &hash);
+        for level in 1..=self.size.trailing_ones() {
             if let Some(left) = self.peaks.pop() {
                 hash = node(&left, &hash);
+                on(level, &hash);
             }
         }
         self.peaks.push(hash);
         self.size += 1;
+    }
+
+    /// The roots of the largest complete subtrees, left to right.
+    pub(crate) fn peaks(&self) -> &[Hash] {
+        &self.peaks
     }
 
     /// The root over all leaves.
@@ -60,11 +77,23 @@ impl Frontier {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// The root by the recursive definition.
+    pub(crate) fn naive(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => Sha256::digest([]).into(),
+            [only] => *only,
+            _ => {
+                let left = leaves.len().next_power_of_two() / 2;
+                node(&naive(&leaves[..left]), &naive(&leaves[left..]))
+            }
+        }
+    }
+
     /// The inputs of the test vectors of RFC 6962's reference implementation.
-    const LEAVES: [&str; 8] = [
+    pub(crate) const LEAVES: [&str; 8] = [
         "",
         "00",
         "10",
@@ -87,7 +116,7 @@ mod tests {
         "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
     ];
 
-    fn bytes(hex: &str) -> Vec<u8> {
+    pub(crate) fn bytes(hex: &str) -> Vec<u8> {
         let byte = |i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
         (0..hex.len()).step_by(2).map(byte).collect()
     }
@@ -110,20 +139,11 @@ mod tests {
 
     #[test]
     fn appending_agrees_with_the_recursive_definition() {
-        fn root(leaves: &[Hash]) -> Hash {
-            match leaves {
-                [only] => *only,
-                _ => {
-                    let left = leaves.len().next_power_of_two() / 2;
-                    node(&root(&leaves[..left]), &root(&leaves[left..]))
-                }
-            }
-        }
         let leaves: Vec<Hash> = (0_u32..200).map(|i| leaf(&i.to_be_bytes())).collect();
         let mut frontier = Frontier::default();
         for (i, hash) in leaves.iter().enumerate() {
             frontier.push(*hash);
-            assert_eq!(frontier.root(), root(&leaves[..=i]));
+            assert_eq!(frontier.root(), naive(&leaves[..=i]));
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::index::Index;
 use crate::journal::segment;
 use crate::options::Options;
+use crate::tree::Tree;
 use crate::view::View;
 
 /// How long a read waits for what was durable when it came.
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     denied: Mutex<Denied>,
     /// Sealed indexes that were read last.
     indexes: Mutex<VecDeque<Arc<Index>>>,
+    /// The stored tree, once a proof was asked for.
+    pub(crate) tree: Mutex<Option<Tree>>,
 }
 
 impl Shared {
@@ -100,6 +103,7 @@ impl Shared {
             journal_bytes: AtomicU64::new(0),
             denied: Mutex::new(denied),
             indexes: Mutex::new(VecDeque::new()),
+            tree: Mutex::new(None),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The audit of a journal, and the rebuilding of everything that is made from it.
 
 mod audit;
+mod locate;
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +14,7 @@ use crate::journal::reader::Rest;
 use crate::journal::{Position, segment};
 use crate::recover;
 use crate::state::Bounds;
+use crate::tree::Tree;
 use crate::view::rows::Rows;
 use crate::view::store::Store;
 use crate::view::{CHECKPOINT, Checkpoint, Mark, View, checkpoint_path};
@@ -50,6 +52,9 @@ pub struct Verified {
     /// Bytes of an unacknowledged frame behind the last good one, left by a crash; the next open
     /// drops them.
     pub torn_bytes: u64,
+    /// Sizes and roots of the trees that were asked for, ascending; those beyond `entries` are left
+    /// out.
+    pub roots: Vec<(u64, [u8; 32])>,
 }
 
 /// What a rebuild has made.
@@ -96,22 +101,38 @@ impl Teller<'_> {
 /// The directory is the ledger's, the one with `journal/` in it. A frame that a crash has cut off
 /// is no fault, as nobody was told of it; it is reported in `torn_bytes`.
 pub fn verify(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Verified, VerifyError> {
+    verify_at(dir, &[], on)
+}
+
+/// As [`verify`], and tells the roots of the trees over the first entries, as many as `sizes` say:
+/// what checkpoints that were signed then must have.
+pub fn verify_at(
+    dir: &Path,
+    sizes: &[u64],
+    on: &mut dyn FnMut(Progress),
+) -> Result<Verified, VerifyError> {
     let segments = walk::segments(dir)?;
     let mut teller = Teller {
         on,
         segments: &segments,
         told: 0,
     };
-    let mut audit = Audit::new(file::read(&checkpoint_path(dir), CHECKPOINT)?);
+    let mut audit = Audit::new(file::read(&checkpoint_path(dir), CHECKPOINT)?, sizes);
     let start = Start {
         lsn: Some(1),
         ..Start::first(&segments)
     };
-    let finish = walk::walk(dir, &segments, start, |number, frame| {
+    let walked = walk::walk(dir, &segments, start, |number, frame| {
         let durable = walk::decode(number, frame, true)?;
         audit.take(&durable)?;
         teller.tell(durable.position, audit.entries(), false);
         Ok(())
+    });
+    let finish = walked.map_err(|error| match error.into() {
+        VerifyError::Fault(fault) => {
+            VerifyError::Fault(locate::damage(dir, fault, audit.entries() + 1))
+        }
+        other => other,
     })?;
     let torn_bytes = match finish.rest {
         Rest::Zeros | Rest::FramesFollow { .. } => 0,
@@ -120,13 +141,14 @@ pub fn verify(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Verified, Veri
             let (segment, offset) = (finish.rest_in.segment, finish.rest_in.offset);
             let what = "the last frame is damaged, or stray bytes lie behind it".to_owned();
             let (lsn, seq) = (finish.lsn + 1, audit.entries() + 1);
-            return Err(VerifyError::Fault(Fault {
+            let fault = Fault {
                 segment,
                 offset,
                 lsn,
                 seq,
                 what,
-            }));
+            };
+            return Err(VerifyError::Fault(locate::damage(dir, fault, seq)));
         }
     };
     teller.tell(finish.position, audit.entries(), true);
@@ -151,6 +173,7 @@ pub fn rebuild(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Rebuilt, Erro
         }
     })?;
     wipe(dir)?;
+    Tree::remove(dir)?;
     let found = recover::find(dir)?;
     let bounds = Bounds {
         idempotency_ttl_us: KEYS_KEPT_US,
@@ -224,3 +247,6 @@ fn wipe(dir: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -236,7 +236,7 @@ impl Reader {
     }
 
     /// The bytes at `offset`; fewer at the end of the file.
-    fn read(&mut self, offset: u64, length: usize) -> Result<&[u8], Error> {
+    pub(crate) fn read(&mut self, offset: u64, length: usize) -> Result<&[u8], Error> {
         let length =
             length.min(usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(length));
         let inside = |at: u64, start: u64| usize::try_from(at.checked_sub(start)?).ok();

@@ -6,7 +6,7 @@ use crate::decide;
 use crate::entry::{Body, Hold, Settled};
 use crate::error::{Error, Fault};
 use crate::journal::Position;
-use crate::merkle::Frontier;
+use crate::merkle::{Frontier, Hash};
 use crate::quantity::Meter;
 use crate::rate::Price;
 use crate::record::Record;
@@ -29,15 +29,33 @@ pub(super) struct Audit {
     balances: HashMap<String, Balance>,
     /// A checkpoint that is still to be passed.
     checkpoint: Option<Checkpoint>,
+    /// Sizes whose roots are wanted, ascending, and those found.
+    wanted: Vec<u64>,
+    roots: Vec<(u64, Hash)>,
 }
 
 impl Audit {
-    pub(super) fn new(checkpoint: Option<Checkpoint>) -> Self {
-        Self {
+    pub(super) fn new(checkpoint: Option<Checkpoint>, sizes: &[u64]) -> Self {
+        let mut wanted = sizes.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut audit = Self {
             state: State::default(),
             frontier: Frontier::default(),
             balances: HashMap::new(),
             checkpoint: checkpoint.filter(|checkpoint| checkpoint.state.lsn > 0),
+            wanted,
+            roots: Vec::new(),
+        };
+        audit.note_root();
+        audit
+    }
+
+    /// Notes the root if it is wanted.
+    fn note_root(&mut self) {
+        let size = self.frontier.size();
+        if self.wanted.get(self.roots.len()) == Some(&size) {
+            self.roots.push((size, self.frontier.root()));
         }
     }
 
@@ -86,6 +104,7 @@ impl Audit {
         self.state.apply(lsn, &item.record, &Bounds::audit())?;
         if let Some(leaf) = item.leaf {
             self.frontier.push(leaf);
+            self.note_root();
         }
         Ok(())
     }
@@ -218,6 +237,7 @@ impl Audit {
             root: self.frontier.root(),
             holds_open: u64::try_from(self.state.holds_len()).unwrap_or(u64::MAX),
             torn_bytes: 0,
+            roots: self.roots,
         })
     }
 }
