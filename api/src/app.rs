@@ -17,6 +17,7 @@ use crate::kept::KeptFiles;
 use crate::keys::Keys;
 use crate::live::Live;
 use crate::machine::Machine;
+use crate::proof::Proof;
 use crate::records::Records;
 use crate::registry::Registry;
 use crate::tasks::Tasks;
@@ -37,6 +38,8 @@ pub(crate) struct App {
     pub(crate) images: Arc<dyn ImageSource>,
     /// Signs and verifies tokens.
     pub(crate) keys: Keys,
+    /// Signs the ledger's checkpoints.
+    pub(crate) proof: Proof,
     /// Tenants, tokens, revocations.
     pub(crate) registry: Registry,
     /// The machine's slots.

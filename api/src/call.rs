@@ -70,6 +70,16 @@ impl Call {
         })
     }
 
+    /// Refuses everybody but operators.
+    pub(crate) fn operator(&self) -> Result<(), ApiError> {
+        if self.caller()?.is_operator() {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden {
+            detail: "this is for operators".to_owned(),
+        })
+    }
+
     /// A segment of the path.
     pub(crate) fn path(&self, name: &str) -> &str {
         self.http.match_info().query(name)
@@ -213,6 +223,11 @@ impl Query {
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.pairs.iter().position(|(known, _)| known == name)?;
         Some(self.pairs.remove(at).1)
+    }
+
+    /// Whether a parameter is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(known, _)| known == name)
     }
 
     /// Takes a parameter that may be given more than once.

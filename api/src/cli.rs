@@ -20,12 +20,11 @@ mod tenant;
 mod token;
 mod usage;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Cli, Command, LedgerArgs, LedgerCommand, TokenCommand};
+use arguments::{Cli, Command, TokenCommand};
 use exit::Exit;
 use fault::Fault;
 use output::Output;
@@ -64,8 +63,7 @@ fn carry_out(command: Command, output: &mut Output) -> Result<ExitCode, Fault> {
         Command::Tenant(command) => tenant::tenant(&command, output)?,
         Command::Token(TokenCommand::Create(args)) => token::create(&args, output)?,
         Command::Image(command) => image::image(&command, output)?,
-        Command::Ledger(LedgerCommand::Verify(args)) => ledger::verify(&journal(&args)?, output)?,
-        Command::Ledger(LedgerCommand::Rebuild(args)) => ledger::rebuild(&journal(&args)?, output)?,
+        Command::Ledger(command) => ledger::ledger(&command, output)?,
         Command::Config(place) => place::config(&place, output)?,
         Command::Doctor(place) => return doctor::doctor(&place, output).map(ExitCode::from),
         Command::Launcher => return Ok(runtime::launcher_main()),
@@ -74,12 +72,4 @@ fn carry_out(command: Command, output: &mut Output) -> Result<ExitCode, Fault> {
         Command::Run(args) => return run::run(&args, output),
     }
     Ok(Exit::Done.into())
-}
-
-/// The ledger's directory: the one given, or the one of the data directory.
-fn journal(args: &LedgerArgs) -> Result<PathBuf, Fault> {
-    match &args.ledger {
-        Some(dir) => place::absolute(dir),
-        None => Ok(place::configuration(&args.place, Vec::new())?.ledger_dir()),
-    }
 }

@@ -17,8 +17,8 @@ use crate::limits::Limits;
 
 pub use layers::{ConfigError, ConfigFault, Layers, Source};
 pub(crate) use sections::{
-    Disk, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Records, Request, Sandbox,
-    Server, Tenants, Tokens,
+    Disk, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Proof, Records, Request,
+    Sandbox, Server, Tenants, Tokens,
 };
 pub(crate) use tiers::Tier;
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub records: Records,
     /// Bounds on idempotency keys.
     pub idempotency: Idempotency,
+    /// Checkpoints: how often, and where they go.
+    pub proof: Proof,
     /// What tenants have that nobody has set anything for.
     pub tier: Tier,
     /// The rate cards of `server.rates_file`.
@@ -78,6 +80,7 @@ struct Sections {
     ledger: ledger::Options,
     records: Records,
     idempotency: Idempotency,
+    proof: Proof,
 }
 
 impl Config {
@@ -125,6 +128,7 @@ impl Config {
             ledger: sections.ledger,
             records: sections.records,
             idempotency: sections.idempotency,
+            proof: sections.proof,
             tier,
             rates,
             effective,
@@ -217,6 +221,26 @@ impl Config {
         );
     }
 
+    /// The part of [`Config::faults`] about checkpoints.
+    fn proof_faults(&self, check: &mut impl FnMut(bool, &str, &str)) {
+        let proof = &self.proof;
+        check(
+            proof.origin.is_empty() || crate::note::is_name(&proof.origin),
+            "proof.origin",
+            "must be at most 200 visible ASCII characters without +",
+        );
+        check(
+            proof.push_file.as_os_str().is_empty() || proof.push_file.is_absolute(),
+            "proof.push_file",
+            "must be an absolute path",
+        );
+        check(
+            proof.push_url.is_empty() || proof.push_url.starts_with("http://"),
+            "proof.push_url",
+            "must begin with http://: TLS is not built in, give a proxy's address that adds it",
+        );
+    }
+
     /// Everything that types alone cannot say.
     fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
@@ -273,6 +297,7 @@ impl Config {
             "must not be empty",
         );
         self.storage_faults(&mut check);
+        self.proof_faults(&mut check);
         let widest = self.widest();
         for name in Limits::NAMES {
             let key = format!("tiers.default.limits.maximum.{name}");
@@ -292,7 +317,7 @@ impl Config {
 }
 
 /// Numbers that switch something off when they are zero, which nobody can want.
-const BOUNDS_ABOVE_ZERO: [&str; 29] = [
+const BOUNDS_ABOVE_ZERO: [&str; 34] = [
     "server.connections_max",
     "server.backlog",
     "server.body_max_bytes",
@@ -322,6 +347,11 @@ const BOUNDS_ABOVE_ZERO: [&str; 29] = [
     "records.queue_max",
     "idempotency.key_max_bytes",
     "disk.commit_bytes",
+    "proof.checkpoint_s",
+    "proof.checkpoint_days_max",
+    "proof.push_timeout_ms",
+    "proof.push_pause_max_s",
+    "proof.reconciliation_entries_max",
 ];
 
 fn read_files(server: &Server) -> Result<(Tier, Vec<ledger::RateCard>), ConfigError> {

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod executions;
 pub(crate) mod files;
 pub(crate) mod operations;
+pub(crate) mod proofs;
 pub(crate) mod quotas;
 pub(crate) mod rates;
 pub(crate) mod tenants;

@@ -2,7 +2,8 @@
 //!
 //! A file is named `TIME-KID.key` (microseconds since the epoch; the key id is derived from the
 //! public key) and holds the seed as 64 hex digits. The newest signs; all of them verify, so that
-//! keys can rotate.
+//! keys can rotate. The keys that sign the ledger's checkpoints lie apart, in `DIR/keys/ledger`:
+//! one kind never stands for the other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,31 +82,7 @@ impl Keys {
     /// # Errors
     /// [`KeysError`].
     pub fn open(data_dir: &Path, clock: &Clock) -> Result<Keys, KeysError> {
-        let dir = data_dir.join("keys");
-        let at = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| KeysError::File { what, path, source }
-        };
-        if !dir.is_dir() {
-            fs::create_dir_all(&dir).map_err(at("create", &dir))?;
-            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))
-                .map_err(at("protect", &dir))?;
-            give_to_owner_of(data_dir, &dir);
-        }
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(at("list", &dir))? {
-            let path = entry.map_err(at("list", &dir))?.path();
-            if path.extension().is_some_and(|extension| extension == "key") {
-                paths.push(path);
-            }
-        }
-        if paths.is_empty() {
-            let path = create(&dir, clock)?;
-            give_to_owner_of(data_dir, &path);
-            paths.push(path);
-        }
-        paths.sort();
-        Keys::read(&paths)
+        Keys::read(&files(data_dir, &data_dir.join("keys"), clock)?)
     }
 
     fn read(paths: &[PathBuf]) -> Result<Keys, KeysError> {
@@ -151,6 +128,41 @@ impl Keys {
         let each = self.verifying.iter();
         each.map(|(kid, (key, _))| (kid.as_str(), URL_SAFE_NO_PAD.encode(key.as_bytes())))
     }
+}
+
+/// The key files in `dir`, oldest first; the first one is made if there is none.
+fn files(data_dir: &Path, dir: &Path, clock: &Clock) -> Result<Vec<PathBuf>, KeysError> {
+    let at = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| KeysError::File { what, path, source }
+    };
+    if !dir.is_dir() {
+        fs::create_dir_all(dir).map_err(at("create", dir))?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(at("protect", dir))?;
+        give_to_owner_of(data_dir, dir);
+    }
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at("list", dir))? {
+        let path = entry.map_err(at("list", dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "key") {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        let path = create(dir, clock)?;
+        give_to_owner_of(data_dir, &path);
+        paths.push(path);
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// The keys that sign the ledger's checkpoints, oldest first: files of the same form in
+/// `DIR/keys/ledger`. The last signs; the first one is made if there is none.
+pub(crate) fn of_ledger(data_dir: &Path, clock: &Clock) -> Result<Vec<SigningKey>, KeysError> {
+    let files = files(data_dir, &data_dir.join("keys/ledger"), clock)?;
+    let key = |path: &PathBuf| read_seed(path).map(|seed| SigningKey::from_bytes(&seed));
+    files.iter().map(key).collect()
 }
 
 /// Leaves `path`, made by root for a server that will not be root, to the owner of the data
@@ -336,6 +348,19 @@ mod tests {
         assert_ne!(both.signing_kid, first.signing_kid);
         assert!(both.verifying(&first.signing_kid).is_some());
         assert_eq!(both.public().count(), 2);
+    }
+
+    #[test]
+    fn the_ledgers_key_is_not_the_tokens_and_the_newest_is_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::system();
+        let first = of_ledger(dir.path(), &clock).unwrap();
+        let tokens = Keys::open(dir.path(), &clock).unwrap();
+        assert!(tokens.verifying(&kid(&first[0].verifying_key())).is_none());
+        assert_eq!(Keys::open(dir.path(), &clock).unwrap().public().count(), 1);
+        create(&dir.path().join("keys/ledger"), &clock).unwrap();
+        let both = of_ledger(dir.path(), &clock).unwrap();
+        assert_eq!((both.len(), &both[0]), (2, &first[0]));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
-    credit, entries, estimate, events, executions, files, operations, quotas, rates, tenants,
-    tokens, usage,
+    credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
+    tenants, tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -54,6 +54,11 @@ use crate::handlers::{
         credit::void,
         credit::terms,
         credit::put_terms,
+        proofs::checkpoint,
+        proofs::sign,
+        proofs::keys,
+        proofs::inclusion,
+        proofs::consistency,
     ),
     security(("bearer" = []), ("api_key" = [])),
     modifiers(&Tokens)

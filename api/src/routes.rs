@@ -21,8 +21,8 @@ use crate::auth::{self, Caller};
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::handlers::{
-    credit, entries, estimate, events, executions, files, operations, quotas, rates, tenants,
-    tokens, usage,
+    credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
+    tenants, tokens, usage,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -130,6 +130,12 @@ routes! {
     DELETE "/v1/tenants/{tenant}/grants/{entry}" ADJUST, Nothing => credit::void;
     GET    "/v1/tenants/{tenant}/terms"         BOOKS, Nothing => credit::terms;
     PUT    "/v1/tenants/{tenant}/terms"         PRICE, Small => credit::put_terms;
+
+    GET    "/v1/ledger/checkpoint"              BOOKS, Nothing => proofs::checkpoint;
+    POST   "/v1/ledger/checkpoint"              BOOKS, Small => proofs::sign;
+    GET    "/v1/ledger/keys"                    BOOKS, Nothing => proofs::keys;
+    GET    "/v1/ledger/proofs/inclusion"        BOOKS, Nothing => proofs::inclusion;
+    GET    "/v1/ledger/proofs/consistency"      BOOKS, Nothing => proofs::consistency;
 }
 
 /// Puts every route into actix, with our own answers to unknown paths and methods.

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! start: ledger -> runtime -> open holds -> rates, tier -> posture -> listener -> DIR/address
-//! stop:  new work refused -> running work ends, or is cancelled -> listener -> runtime
-//!        -> records -> ledger
+//! stop:  new work refused -> running work ends, or is cancelled -> listener -> last checkpoint
+//!        -> runtime -> records -> ledger
 //! ```
 
 use std::net::{SocketAddr, TcpListener};
@@ -30,6 +30,7 @@ use crate::kept::KeptFiles;
 use crate::keys::{self, Keys};
 use crate::live::Live;
 use crate::machine::Machine;
+use crate::proof::{self, Proof};
 use crate::records::{Records, RecordsError};
 use crate::registry::{self, Registry};
 use crate::scope::Role;
@@ -59,6 +60,12 @@ pub enum ServeError {
     /// The signing keys cannot be used.
     #[error("cannot use the signing keys")]
     Keys(#[source] keys::KeysError),
+    /// The signing key or the files of checkpoints cannot be used.
+    #[error("cannot prepare checkpoints of the ledger: {reason}")]
+    Proof {
+        /// Why not.
+        reason: String,
+    },
     /// The execution records cannot be used.
     #[error("cannot use the execution records")]
     Records(#[source] RecordsError),
@@ -104,6 +111,7 @@ pub struct Running {
     app: Arc<App>,
     address: SocketAddr,
     walk: tokio::runtime::Runtime,
+    signing: tokio::task::JoinHandle<()>,
     http: ServerHandle,
     thread: std::thread::JoinHandle<std::io::Result<()>>,
 }
@@ -184,10 +192,13 @@ impl Running {
             .map_err(io("read the listener's address"))?;
         let (http, thread) = listen(&app, listener)?;
         write_address(&address_file, address)?;
+        app.proof.start().map_err(io("start a thread"))?;
+        let signing = walk.spawn(proof::run(Arc::clone(&app)));
         Ok(Running {
             app,
             address,
             walk,
+            signing,
             http,
             thread,
         })
@@ -214,6 +225,7 @@ impl Running {
             app,
             address: _,
             walk,
+            signing,
             http,
             thread,
         } = self;
@@ -234,6 +246,10 @@ impl Running {
             app.kept.clear();
             http.stop(true).await;
         });
+        app.proof.stop(&app.ledger);
+        if walk.block_on(signing).is_err() {
+            tracing::error!("the task that signs checkpoints has failed");
+        }
         if thread.join().is_err() {
             tracing::error!("the listener has failed");
         }
@@ -289,6 +305,9 @@ pub(crate) async fn assemble(
     let ledger =
         Ledger::open(config.ledger.clone(), Arc::new(clock)).map_err(ServeError::Ledger)?;
     let keys = Keys::open(dir, &clock).map_err(ServeError::Keys)?;
+    let proof = Proof::open(&config, &ledger, clock).map_err(|error| ServeError::Proof {
+        reason: crate::config::chain(&error),
+    })?;
     let records = Records::open(&dir.join("records"), config.records.clone(), clock)
         .map_err(ServeError::Records)?;
     let (runtime, images): (Runtime, Arc<dyn ImageSource>) = match backend {
@@ -315,6 +334,7 @@ pub(crate) async fn assemble(
         runtime,
         images,
         keys,
+        proof,
         records,
         live: Live::default(),
         kept: Arc::new(KeptFiles::new(config.sandbox.keep_per_tenant_max)),

@@ -90,6 +90,58 @@ fn describe() {
         "farebox_ledger_journal_bytes_total",
         "Bytes written to the journal."
     );
+    describe_checkpoints();
+}
+
+/// Descriptions of the metrics about checkpoints.
+fn describe_checkpoints() {
+    use metrics::{describe_counter, describe_gauge};
+    describe_gauge!(
+        "farebox_checkpoint_size",
+        "Entries that the newest signed checkpoint covers."
+    );
+    describe_gauge!(
+        "farebox_checkpoint_lag_entries",
+        "Durable entries that no signed checkpoint covers yet."
+    );
+    describe_counter!(
+        "farebox_checkpoint_failures_total",
+        "Checkpoints that could not be signed."
+    );
+    describe_gauge!(
+        "farebox_checkpoint_push_lag_entries",
+        "Durable entries that no checkpoint delivered since the start covers, by place."
+    );
+    describe_gauge!(
+        "farebox_checkpoint_push_lag_seconds",
+        "Seconds that a checkpoint has waited to be delivered, by place."
+    );
+    describe_counter!(
+        "farebox_checkpoint_push_failures_total",
+        "Attempts to deliver a checkpoint that failed, by place."
+    );
+}
+
+/// How far checkpoints are behind the ledger, and each place they go to behind both.
+fn gauge_checkpoints(app: &App) {
+    let set = |name: &'static str, sink: Option<&'static str>, value: u64| {
+        let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
+        match sink {
+            None => metrics::gauge!(name).set(value),
+            Some(sink) => metrics::gauge!(name, "sink" => sink).set(value),
+        }
+    };
+    let entries = app.ledger.head().size;
+    let signed = app.proof.latest().map_or(0, |latest| latest.size);
+    set("farebox_checkpoint_size", None, signed);
+    let lag = entries.saturating_sub(signed);
+    set("farebox_checkpoint_lag_entries", None, lag);
+    for lag in app.proof.lags() {
+        let behind = entries.saturating_sub(lag.delivered);
+        let sink = Some(lag.sink);
+        set("farebox_checkpoint_push_lag_entries", sink, behind);
+        set("farebox_checkpoint_push_lag_seconds", sink, lag.seconds);
+    }
 }
 
 /// All metrics as Prometheus text, gauges as they are now.
@@ -118,6 +170,7 @@ pub(crate) fn render(app: &App) -> String {
     );
     metrics::counter!("farebox_ledger_commands_total").absolute(health.durable_lsn);
     metrics::counter!("farebox_ledger_journal_bytes_total").absolute(health.journal_bytes);
+    gauge_checkpoints(app);
     let recorder = recorder();
     recorder.run_upkeep();
     recorder.render()

@@ -10,6 +10,7 @@ use crate::id::Id;
 use crate::money::Money;
 use crate::quantity::{Ceiling, Quantities};
 use crate::rate::Charge;
+use crate::record;
 
 /// A hold as it was opened. Settlements carry it whole, so that an entry needs nothing beside it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -123,6 +124,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Reads an entry as it is stored, hashed and proved; the message says what is wrong with the
+    /// bytes.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self, String> {
+        record::entry(bytes)
+    }
+
     /// What kind of entry it is.
     pub fn kind(&self) -> EntryKind {
         match self.body {

@@ -53,6 +53,7 @@ pub use entry::{Acted, Body, Entry, EntryKind, Funding, Hold, Settled};
 pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};
 pub use id::Id;
 pub use ledger::{Consistency, Inclusion, Ledger};
+pub use merkle::{check_consistency, check_inclusion};
 pub use money::{Money, MoneyError};
 pub use options::Options;
 pub use quantity::{Ceiling, Meter, OnLow, Quantities};

@@ -9,6 +9,29 @@ use sha2::{Digest, Sha256};
 /// A SHA-256 hash.
 pub(crate) type Hash = [u8; 32];
 
+/// Whether `path` shows that the entry stored as `bytes` is entry `seq` of the first `size`, over
+/// which the root is `root`.
+pub fn check_inclusion(
+    bytes: &[u8],
+    seq: u64,
+    size: u64,
+    path: &[[u8; 32]],
+    root: &[u8; 32],
+) -> bool {
+    seq.checked_sub(1)
+        .is_some_and(|index| check::inclusion(&leaf(bytes), index, size, path, root))
+}
+
+/// Whether `path` shows that the tree of the first size and root is the beginning of the tree of
+/// the second.
+pub fn check_consistency(
+    first: (u64, &[u8; 32]),
+    second: (u64, &[u8; 32]),
+    path: &[[u8; 32]],
+) -> bool {
+    check::consistency(first, second, path)
+}
+
 /// The hash of a leaf.
 pub(crate) fn leaf(bytes: &[u8]) -> Hash {
     Sha256::new()

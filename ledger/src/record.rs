@@ -95,6 +95,14 @@ pub(crate) fn leaf(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Reads what [`leaf`] gives.
+pub(crate) fn entry(leaf: &[u8]) -> Result<Entry, String> {
+    match Record::decode(&[&[KIND_ENTRY], leaf].concat())? {
+        Record::Entry(entry) => Ok(Arc::unwrap_or_clone(entry)),
+        Record::Hold(_) | Record::Release(_) => Err("a record is no entry".to_owned()),
+    }
+}
+
 fn body_of<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),

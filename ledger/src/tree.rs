@@ -2,9 +2,9 @@
 //! some kilobytes of them and not the journal.
 //!
 //! `DIR/tree/NN` holds the roots of all complete subtrees of 2^NN leaves, 32 bytes each, in order;
-//! NN is 00, 08, 16, 24 and 32: every other level is hashed from at most 128 of them. `DIR/tree/head`
-//! says how far they are. All of it is made from the journal as it is read back from the disk, never
-//! from memory, off the path of commands, and can be made again.
+//! NN is 00, 08, 16, 24 and 32: every other level is hashed from at most 128 of them.
+//! `DIR/tree/head` says how far they are. All of it is made from the journal as it is read back
+//! from the disk, never from memory, off the path of commands, and can be made again.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

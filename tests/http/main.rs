@@ -23,6 +23,8 @@ mod life;
 mod live;
 mod machine;
 mod money;
+mod offline;
 mod openapi;
 mod prices;
+mod proof;
 mod quotas;

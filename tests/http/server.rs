@@ -157,8 +157,11 @@ impl TestServer {
 
     /// Signs claims with the server's own key, as nobody outside could.
     pub(crate) fn sign(&self, claims: &Value) -> String {
-        let mut files = std::fs::read_dir(self.dir.path().join("keys")).unwrap();
-        let seed = std::fs::read_to_string(files.next().unwrap().unwrap().path()).unwrap();
+        let files = std::fs::read_dir(self.dir.path().join("keys")).unwrap();
+        let mut files = files
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.is_file());
+        let seed = std::fs::read_to_string(files.next().unwrap()).unwrap();
         let byte = |n: usize| u8::from_str_radix(&seed[2 * n..2 * n + 2], 16).unwrap();
         let key = SigningKey::from_bytes(&std::array::from_fn(byte));
         let admin = self.admin().token.unwrap();

@@ -72,7 +72,7 @@ Examples:
     /// Tenants (asks the server).
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Check or rebuild the ledger of a stopped server, or a copy of it.
+    /// Check or rebuild a ledger on the disk; ask a server for checkpoints and proofs.
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Say what this host has and lacks for running sandboxes, each with its cure.
@@ -361,20 +361,82 @@ pub(crate) struct TenantArgs {
 /// `ledger`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// Replay the journal and check every frame, number, hold, sum and the Merkle root.
+    /// Replay the journal and check every frame, number, hold, sum, the Merkle root, and that it
+    /// is what the signed checkpoints say.
     ///
-    /// Needs the journal alone. Exit code 5 when it does not hold together.
-    Verify(LedgerArgs),
+    /// Needs the journal of a stopped server, or a copy, and nothing else. Checkpoints are those
+    /// given, else those beside the journal. Exit code 5 when it does not hold together; the entry
+    /// that was changed is named.
+    #[command(after_help = "\
+Examples:
+  farebox ledger verify --data-dir /var/lib/farebox
+  farebox ledger verify /mnt/copy/ledger --key pinned.key --checkpoint january.note")]
+    Verify(VerifyArgs),
     /// Throw the queryable view away and make it again from the journal.
     Rebuild(LedgerArgs),
+    /// Print the newest signed checkpoint (asks the server).
+    Checkpoint(CheckpointArgs),
+    /// Show that an entry is in the newest checkpoint, and that this goes on from an older one
+    /// (asks the server; believes nothing but the key).
+    #[command(after_help = "\
+Examples:
+  farebox ledger prove --entry 1234 --key pinned.key
+  farebox ledger prove --since january.note --key pinned.key")]
+    Prove(ProveArgs),
 }
 
-/// `ledger verify|rebuild`.
+/// `ledger verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// File of the public keys that checkpoints must be signed with
+    /// [default: LEDGER_DIR/checkpoints/keys].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// File of one or more checkpoints; may be given again [default: all of
+    /// LEDGER_DIR/checkpoints].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Vec<PathBuf>,
+}
+
+/// `ledger checkpoint`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// The checkpoint over so many entries instead of the newest.
+    #[arg(long, value_name = "ENTRIES", conflicts_with = "sign")]
+    pub(crate) size: Option<u64>,
+    /// Have the ledger signed as it is now first (for operators).
+    #[arg(long)]
+    pub(crate) sign: bool,
+}
+
+/// `ledger prove`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub(crate) struct ProveArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Show that this entry is in the newest checkpoint.
+    #[arg(long, value_name = "NUMBER", group = "what")]
+    pub(crate) entry: Option<u64>,
+    /// Show that the newest checkpoint goes on from the one in this file.
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub(crate) since: Option<PathBuf>,
+    /// File of the public keys that you were given [default: those that the server tells].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// `ledger rebuild`, and where `verify` looks.
 #[derive(Debug, Args)]
 pub(crate) struct LedgerArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
-    /// Directory of the ledger itself, for a copy that lies elsewhere [default: DIR/ledger].
+    /// Directory of the ledger itself (with journal/ in it), of its journal, or a data directory,
+    /// for a copy that lies elsewhere [default: DIR/ledger].
     #[arg(value_name = "LEDGER_DIR")]
     pub(crate) ledger: Option<PathBuf>,
 }

@@ -1,52 +1,80 @@
-//! `farebox ledger`: proof and repair of a stopped server's ledger.
+//! `farebox ledger`: proof and repair of a stopped server's ledger, and proofs from a running one.
 
-use std::path::Path;
+mod prove;
+mod verify;
 
+use std::path::{Path, PathBuf};
+
+use api::NoteKey;
 use ledger::Progress;
 use serde_json::json;
 
+use super::arguments::{LedgerArgs, LedgerCommand};
 use super::exit::Exit;
 use super::fault::Fault;
 use super::output::Output;
+use super::place;
 
-/// Replays the journal at `dir` and says what it proves.
-pub(crate) fn verify(dir: &Path, output: &mut Output) -> Result<(), Fault> {
-    let verified = ledger::verify(dir, &mut |at| progress(output, "verifying", at));
-    output.end_progress();
-    let verified = verified.map_err(|error| {
-        let fault = match error {
-            ledger::VerifyError::Fault(_) => {
-                Fault::new(Exit::Unproven, format!("{} does not verify", dir.display()))
-                    .cure("keep it as it is; restore a copy that verifies and compare")
-            }
-            _ => Fault::new(Exit::Failed, format!("cannot verify {}", dir.display()))
-                .cure("give the ledger's directory (DIR/ledger) of a stopped server, or a copy"),
-        };
-        fault.caused_by(&error)
+/// `farebox ledger ...`.
+pub(crate) fn ledger(command: &LedgerCommand, output: &mut Output) -> Result<(), Fault> {
+    match command {
+        LedgerCommand::Verify(args) => verify::verify(&directory(&args.ledger)?, args, output),
+        LedgerCommand::Rebuild(args) => rebuild(&directory(args)?, output),
+        LedgerCommand::Checkpoint(args) => prove::checkpoint(args, output),
+        LedgerCommand::Prove(args) => prove::prove(args, output),
+    }
+}
+
+/// The ledger's directory, the one with `journal/` in it: out of what is given, or the data
+/// directory's.
+fn directory(args: &LedgerArgs) -> Result<PathBuf, Fault> {
+    let Some(given) = &args.ledger else {
+        return Ok(place::configuration(&args.place, Vec::new())?.ledger_dir());
+    };
+    let given = place::absolute(given)?;
+    if given.join("journal").is_dir() {
+        return Ok(given);
+    }
+    if given.join("ledger/journal").is_dir() {
+        return Ok(given.join("ledger"));
+    }
+    let is_journal = given.file_name().is_some_and(|name| name == "journal");
+    match given.parent() {
+        Some(parent) if is_journal => Ok(parent.to_owned()),
+        _ => Ok(given),
+    }
+}
+
+/// The public keys in a file, one a line.
+fn keys(path: &Path) -> Result<Vec<NoteKey>, Fault> {
+    let text = read(path)?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let keys = lines.map(NoteKey::parse).collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(|error| {
+        Fault::new(
+            Exit::Usage,
+            format!("cannot use the key in {}", path.display()),
+        )
+        .caused_by(&error)
+        .cure("give what GET /v1/ledger/keys has answered: one NAME+HASH+KEY a line")
     })?;
-    let root = hex(&verified.root);
-    if output.json {
-        return output.value(&json!({
-            "verified": true, "entries": verified.entries, "root": root,
-            "holds_open": verified.holds_open, "torn_bytes": verified.torn_bytes,
-        }));
+    if keys.is_empty() {
+        return Err(Fault::new(
+            Exit::Usage,
+            format!("{} has no key", path.display()),
+        ));
     }
-    output.line(&format!(
-        "verified: {} entries, root {root}, {} holds open",
-        verified.entries, verified.holds_open
-    ))?;
-    if verified.torn_bytes > 0 {
-        output.line(&format!(
-            "note: {} bytes behind the last whole frame, never acknowledged; the next start drops \
-             them",
-            verified.torn_bytes
-        ))?;
-    }
-    Ok(())
+    Ok(keys)
+}
+
+fn read(path: &Path) -> Result<String, Fault> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Fault::new(Exit::Usage, format!("cannot read {}", path.display())).caused_by(&error)
+    })
 }
 
 /// Makes the view at `dir` again.
-pub(crate) fn rebuild(dir: &Path, output: &mut Output) -> Result<(), Fault> {
+fn rebuild(dir: &Path, output: &mut Output) -> Result<(), Fault> {
     let rebuilt = ledger::rebuild(dir, &mut |at| progress(output, "rebuilding", at));
     output.end_progress();
     let rebuilt = rebuilt.map_err(|error| {
@@ -76,6 +104,6 @@ fn progress(output: &mut Output, verb: &str, at: Progress) {
 }
 
 /// Bytes as lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

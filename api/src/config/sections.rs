@@ -175,6 +175,20 @@ pub struct Idempotency {
     pub key_max_bytes: usize,
 }
 
+/// `[proof]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    pub origin: String,
+    pub checkpoint_s: u64,
+    pub checkpoint_days_max: usize,
+    pub push_file: PathBuf,
+    pub push_url: String,
+    pub push_timeout_ms: u64,
+    pub push_pause_max_s: u64,
+    pub reconciliation_entries_max: u64,
+}
+
 impl LimitFloors {
     /// The least that an execution may ask for of that limit.
     pub(crate) fn min(&self, name: &str) -> u64 {

@@ -201,7 +201,13 @@ pub(crate) async fn entries(call: Call) -> Answer {
     }))
 }
 
-fn entry(entry: &Entry) -> EntryView {
+/// An entry as the API shows it: for who has its bytes and need not believe a server.
+#[must_use]
+pub fn entry_json(of: &Entry) -> serde_json::Value {
+    serde_json::to_value(entry(of)).unwrap_or_default()
+}
+
+pub(super) fn entry(entry: &Entry) -> EntryView {
     let mut view = EntryView {
         seq: entry.seq,
         at: rfc3339(entry.at),

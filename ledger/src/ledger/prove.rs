@@ -20,6 +20,8 @@ pub struct Inclusion {
     pub entry: Entry,
     /// Its bytes as they are stored: what the tree hashes.
     pub bytes: Vec<u8>,
+    /// SHA-256 of a zero byte and those: the leaf.
+    pub leaf: [u8; 32],
     /// How many entries the tree has.
     pub size: u64,
     /// The root over them.
@@ -44,6 +46,19 @@ pub struct Consistency {
 }
 
 impl Ledger {
+    /// The ledger's own name: a number drawn at random when its journal was begun.
+    pub fn id(&self) -> u64 {
+        self.inner.shared.view().ledger
+    }
+
+    /// An entry by its number.
+    ///
+    /// # Errors
+    /// [`QueryError::Read`].
+    pub fn entry(&self, seq: u64) -> Result<Option<Entry>, QueryError> {
+        Ok(entries::stored(&self.inner.shared, seq)?.map(|(_, entry)| entry))
+    }
+
     /// Reads everything that is durable back from the journal, hashes it, and says what it comes
     /// to: the head that may be signed. What was read before is not read again.
     ///
@@ -80,7 +95,7 @@ impl Ledger {
     /// such entry. The proof has been checked against the entry as it is stored.
     ///
     /// # Errors
-    /// [`QueryError::Invalid`] for a `size` that does not include the entry, or that is not durable.
+    /// [`QueryError::Invalid`] for a `size` that lacks the entry, or that is not durable.
     pub fn prove_entry(&self, seq: u64, size: u64) -> Result<Option<Inclusion>, QueryError> {
         let shared = &self.inner.shared;
         let Some((bytes, entry)) = entries::stored(shared, seq)? else {
@@ -105,6 +120,7 @@ impl Ledger {
             Some(Inclusion {
                 entry,
                 bytes,
+                leaf,
                 size,
                 root,
                 path,

@@ -1,4 +1,4 @@
-//! No byte of a journal can change without being noticed, and the entry that it is part of is named.
+//! No byte of a journal can change without being noticed, and the entry it is part of is named.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -79,8 +79,8 @@ fn entries(dir: &Path) -> Vec<Lies> {
     found
 }
 
-/// Flips every `step`th byte up to some behind the last frame, one at a time, and gives what `check` is to
-/// think of it.
+/// Flips every `step`th byte up to some behind the last frame, one at a time, and gives what is
+/// found to `check`.
 fn flip_each(
     dir: &Path,
     step: usize,
