@@ -164,6 +164,7 @@ if is_root; then
     step 'images' images
     if [ "$stuck" = 0 ]; then
         step 'sandbox and crash tests' contained "$store"
+        step 'proofs, verified with other tools' sh scripts/check-proof.sh
     fi
 else
     say 'sandbox and crash tests'

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::images::ImageSource;
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     /// Signs the ledger's checkpoints.
     pub(crate) proof: Proof,
+    /// CPU time settled since the start.
+    pub(crate) books: Books,
     /// Tenants, tokens, revocations.
     pub(crate) registry: Registry,
     /// The machine's slots.

@@ -1,5 +1,6 @@
 //! The resources, one a file; each handler parses, calls, shapes.
 
+pub(crate) mod audit;
 pub(crate) mod credit;
 pub(crate) mod entries;
 pub(crate) mod estimate;

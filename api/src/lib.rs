@@ -6,6 +6,7 @@
 
 mod app;
 mod auth;
+mod books;
 mod call;
 mod clock;
 mod config;

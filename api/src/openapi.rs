@@ -6,7 +6,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
-    credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
+    audit, credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
     tenants, tokens, usage,
 };
 
@@ -59,6 +59,8 @@ use crate::handlers::{
         proofs::keys,
         proofs::inclusion,
         proofs::consistency,
+        audit::acts,
+        audit::reconciliation,
     ),
     security(("bearer" = []), ("api_key" = [])),
     modifiers(&Tokens)

@@ -21,7 +21,7 @@ use crate::auth::{self, Caller};
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::handlers::{
-    credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
+    audit, credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
     tenants, tokens, usage,
 };
 use crate::scope::Scope;
@@ -81,6 +81,7 @@ const RUN: Access = Needs(Scope::ExecutionRun);
 const READ: Access = Needs(Scope::ExecutionRead);
 const USAGE: Access = Needs(Scope::UsageRead);
 const BOOKS: Access = Needs(Scope::LedgerRead);
+const AUDIT: Access = Needs(Scope::AuditRead);
 const RATES: Access = Needs(Scope::RateRead);
 const PRICE: Access = Needs(Scope::RateWrite);
 const ADJUST: Access = Needs(Scope::LedgerAdjust);
@@ -136,6 +137,8 @@ routes! {
     GET    "/v1/ledger/keys"                    BOOKS, Nothing => proofs::keys;
     GET    "/v1/ledger/proofs/inclusion"        BOOKS, Nothing => proofs::inclusion;
     GET    "/v1/ledger/proofs/consistency"      BOOKS, Nothing => proofs::consistency;
+    GET    "/v1/audit"                          AUDIT, Nothing => audit::acts;
+    GET    "/v1/reconciliation"                 BOOKS, Nothing => audit::reconciliation;
 }
 
 /// Puts every route into actix, with our own answers to unknown paths and methods.

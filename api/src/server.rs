@@ -22,6 +22,7 @@ use runtime::{LauncherHandle, Runtime};
 use tokio::sync::Semaphore;
 
 use crate::app::App;
+use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
@@ -185,6 +186,8 @@ impl Running {
         walk.block_on(app.runtime.check_posture())
             .map_err(ServeError::Posture)?;
         app.posture_ok.store(true, Ordering::SeqCst);
+        app.books
+            .begin(app.runtime.used_cpu_us().map_err(ServeError::Runtime)?);
         let listener = TcpListener::bind(app.config.server.listen)
             .map_err(io(format!("listen on {}", app.config.server.listen)))?;
         let address = listener
@@ -335,6 +338,7 @@ pub(crate) async fn assemble(
         images,
         keys,
         proof,
+        books: Books::new(),
         records,
         live: Live::default(),
         kept: Arc::new(KeptFiles::new(config.sandbox.keep_per_tenant_max)),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::absorb;
-use crate::clock::Clock;
+use crate::clock::{Clock, Micros};
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::commit;
 use crate::decide::{self, Desk};
@@ -24,6 +24,7 @@ use crate::query::{
 };
 use crate::quota::QuotaState;
 use crate::rate::RateCard;
+use crate::reconcile::{self, Reconciled};
 use crate::recover::{self, Recovered};
 use crate::rejection::Rejection;
 use crate::shared::{Shared, Stop};
@@ -245,6 +246,17 @@ impl Ledger {
     /// Usage per window and group.
     pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
         usage::usage(&self.inner.shared, query)
+    }
+
+    /// Holds entries, rows and balances against each other, each found by itself; `from` and `to`
+    /// lie on hours, and at most `entries_max` entries are read.
+    pub fn reconcile(
+        &self,
+        from: Micros,
+        to: Micros,
+        entries_max: u64,
+    ) -> Result<Reconciled, QueryError> {
+        reconcile::reconcile(&self.inner.shared, from, to, entries_max)
     }
 
     /// Entries in the order of their numbers.

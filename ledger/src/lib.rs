@@ -30,6 +30,7 @@ mod quantity;
 mod query;
 mod quota;
 mod rate;
+mod reconcile;
 mod record;
 mod recover;
 mod rejection;
@@ -63,6 +64,7 @@ pub use query::{
 };
 pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
+pub use reconcile::{Compared, Reconciled};
 pub use rejection::Rejection;
 pub use ticket::Ticket;
 pub use verify::{Progress, Rebuilt, Verified, rebuild, verify, verify_at};

@@ -60,18 +60,27 @@ struct Changed;
 /// Answers the question.
 pub(crate) fn usage(shared: &Shared, query: &UsageQuery) -> Result<UsageReport, QueryError> {
     let plan = plan(query)?;
-    for _ in 0..TRIES {
-        let cut = plan.cut(&shared.fresh_view())?;
-        if let Ok(groups) = plan.sum(&cut)? {
-            return plan.report(&cut, groups);
-        }
+    let (cut, groups, ()) = plan.gather(shared, |_view| ())?;
+    plan.report(&cut, groups)
+}
+
+/// What the rows of all windows of the question come to, by tenant; and what `also` finds in the
+/// view at the same instant.
+pub(crate) fn totals<T>(
+    shared: &Shared,
+    query: &UsageQuery,
+    also: impl Fn(&View) -> T,
+) -> Result<(AsOf, BTreeMap<String, Sums>, T), QueryError> {
+    let plan = plan(query)?;
+    let (cut, groups, also) = plan.gather(shared, also)?;
+    let mut totals: BTreeMap<String, Sums> = BTreeMap::new();
+    for ((_, names), sums) in groups {
+        totals
+            .entry(names.tenant.unwrap_or_default())
+            .or_default()
+            .add(&sums);
     }
-    let view = shared.fresh_view();
-    let cut = plan.cut(&view)?;
-    match plan.sum(&cut)? {
-        Ok(groups) => plan.report(&cut, groups),
-        Err(Changed) => Err(QueryError::ViewUnavailable),
-    }
+    Ok((cut.as_of, totals, also))
 }
 
 fn invalid(field: &'static str, fault: impl Into<String>) -> QueryError {
@@ -130,6 +139,28 @@ fn plan(query: &UsageQuery) -> Result<Plan<'_>, QueryError> {
 }
 
 impl Plan<'_> {
+    /// Sums up at one instant, and asks the view for more at that same instant.
+    fn gather<T>(
+        &self,
+        shared: &Shared,
+        also: impl Fn(&View) -> T,
+    ) -> Result<(Cut, Groups, T), QueryError> {
+        for _ in 0..TRIES {
+            let view = shared.fresh_view();
+            let (cut, also) = (self.cut(&view)?, also(&view));
+            drop(view);
+            if let Ok(groups) = self.sum(&cut)? {
+                return Ok((cut, groups, also));
+            }
+        }
+        let view = shared.fresh_view();
+        let (cut, also) = (self.cut(&view)?, also(&view));
+        match self.sum(&cut)? {
+            Ok(groups) => Ok((cut, groups, also)),
+            Err(Changed) => Err(QueryError::ViewUnavailable),
+        }
+    }
+
     fn keys(&self, tenant: &str) -> (Vec<u8>, Vec<u8>) {
         let first = row::number(self.grain, self.query.from);
         let last = row::number(self.grain, self.query.to - 1);

@@ -14,7 +14,7 @@ mod parse;
 
 pub(crate) use self::group::{Group, Home};
 pub(crate) use self::hierarchy::{Hierarchies, Version};
-pub(crate) use self::meter::{Meter, Reading};
+pub(crate) use self::meter::{CpuCounter, Meter, Reading};
 
 /// CPU bandwidth period in us: the kernel's default.
 pub(crate) const PERIOD_US: u64 = 100_000;

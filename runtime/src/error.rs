@@ -24,6 +24,13 @@ pub enum Error {
         /// What it said, or what was seen of it.
         reason: String,
     },
+    /// The counter of all sandboxes' CPU time cannot be read.
+    #[error("cannot read the CPU counter of all sandboxes")]
+    CpuCounter {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The seccomp list in the binary cannot be compiled.
     #[error("cannot compile the seccomp list: {reason}")]
     Seccomp {

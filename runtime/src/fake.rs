@@ -74,6 +74,8 @@ pub(crate) struct FakeRuntime {
     options: FakeOptions,
     left_behind: Mutex<Vec<Final>>,
     open: Arc<Open>,
+    /// CPU time of all that ran, in us.
+    used: Arc<AtomicU64>,
 }
 
 /// How many sandboxes are open; the fake's stand-in for the launcher's slots.
@@ -90,6 +92,7 @@ impl FakeRuntime {
             options,
             left_behind,
             open: Arc::default(),
+            used: Arc::default(),
         }
     }
 
@@ -118,6 +121,7 @@ impl FakeRuntime {
             spec,
             files: BTreeMap::new(),
             slot,
+            used: Arc::clone(&self.used),
         })
     }
 
@@ -126,6 +130,10 @@ impl FakeRuntime {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    pub(crate) fn used_cpu_us(&self) -> u64 {
+        self.used.load(Ordering::SeqCst)
     }
 
     pub(crate) fn forget(&self, sandbox: SandboxId) {
@@ -168,6 +176,7 @@ pub(crate) struct FakeSandbox {
     spec: SandboxSpec,
     files: BTreeMap<String, Vec<u8>>,
     slot: Slot,
+    used: Arc<AtomicU64>,
 }
 
 impl FakeSandbox {
@@ -203,6 +212,8 @@ impl FakeSandbox {
             let kept = FakeKept::new(files, process.keep_s, self.slot);
             report.kept = Some(Kept::fake(kept));
         }
+        self.used
+            .fetch_add(report.measured.cpu_us, Ordering::SeqCst);
         report
     }
 }

@@ -146,6 +146,22 @@ impl Runtime {
         }
     }
 
+    /// CPU time that all sandboxes have used together, in us, as the kernel counts it for the group
+    /// above them: those that are gone are included, and so is what making and ending them took.
+    ///
+    /// It only grows while the launcher lives; it begins anew when the group was made anew. Reads
+    /// one file, whose descriptor came from the launcher.
+    ///
+    /// # Errors
+    /// [`Error::CpuCounter`].
+    pub fn used_cpu_us(&self) -> Result<u64, Error> {
+        match &self.backend {
+            Backend::Live(live) => live.used_cpu_us(),
+            #[cfg(feature = "fake")]
+            Backend::Fake(fake) => Ok(fake.used_cpu_us()),
+        }
+    }
+
     /// Whether the launcher lives; once false it stays so, and every [`Runtime::open`] fails.
     #[must_use]
     pub fn healthy(&self) -> bool {

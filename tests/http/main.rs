@@ -13,6 +13,7 @@ mod server;
 mod acts;
 mod auth;
 mod bad_input;
+mod books;
 mod errors;
 mod evidence;
 mod executions;

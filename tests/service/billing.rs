@@ -128,6 +128,55 @@ fn cpu_us(dir: &Path) -> u64 {
     panic!("no counter in {all:?}");
 }
 
+/// The books agree with the kernel: what it counted for all sandboxes together covers what was
+/// charged, and what is left over is small and explained.
+#[test]
+fn executions_and_the_kernels_count_of_all_sandboxes_are_reconciled() {
+    const RUNS: i64 = 3;
+    let Some(world) = World::enter("reconciliation with the kernel") else {
+        return;
+    };
+    let dir = server::data_dir();
+    let mut server = Server::start(&world, dir.path(), &[]);
+    let token = server.tenant("acme");
+    let body = json!({ "language": "python", "code": burner(1),
+        "limits": { "cpu_ms": 20_000, "wall_ms": 300_000, "cpu_millis": 1000 } });
+    for _ in 0..RUNS {
+        let (method, path, token, body) = ("POST", "/v1/executions", token.as_str(), Some(&body));
+        let request = Request {
+            method,
+            path,
+            token,
+            body,
+            ..Request::default()
+        };
+        let record = server.ask(&request).unwrap().body;
+        assert_eq!(record["outcome"]["kind"], "exited", "{record}");
+    }
+    settle_down(dir.path());
+    let now = jiff::Timestamp::now().as_second();
+    let hour = |hours: i64| {
+        let start = now - now.rem_euclid(3_600) + hours * 3_600;
+        jiff::Timestamp::from_second(start).unwrap()
+    };
+    let path = format!("/v1/reconciliation?from={}&to={}", hour(-1), hour(2));
+    let found = server.admin("GET", &path, None);
+    assert_eq!(found["agrees"], true, "{found}");
+    assert_eq!(found["range"]["settlements"], RUNS, "{found}");
+    let cpu = &found["cpu"];
+    let of = |name: &str| cpu[name].as_i64().unwrap();
+    assert_eq!(of("executions"), RUNS);
+    assert!(of("charged_us") >= 2_000_000 * RUNS, "{cpu}");
+    assert_eq!(
+        of("kernel_us"),
+        of("charged_us") + of("overrun_us") + of("residual_us"),
+        "{cpu}"
+    );
+    // Making and ending a sandbox costs milliseconds, not a part of the bill.
+    assert!(of("residual_per_execution_us") < 200_000, "{cpu}");
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[test]
 fn of_64_clients_at_once_exactly_as_many_run_as_the_quota_has_room_for() {
     const CLIENTS: usize = 64;

@@ -29,11 +29,13 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
         End::Ran(report) => report,
         End::Refused(error) => {
             admission.release("refused by the runtime").await;
+            app.books.released();
             app.runtime.forget(sandbox);
             return Err(error);
         }
         End::NotStarted(outcome) => {
             admission.release("start failed").await;
+            app.books.released();
             app.runtime.forget(sandbox);
             record.evidence = Evidence::of_outcome(&outcome);
             record.outcome = Some(outcome);
@@ -50,6 +52,7 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
     };
     // If this fails, the shim still has the figures, and the next start settles from them.
     let receipt = admission.settle(settlement).await?;
+    app.books.settled(&receipt.posted, &receipt.overrun);
     app.runtime.forget(sandbox);
     if let Some(kept) = report.kept.take() {
         let until_us = finished_us.saturating_add(i64::from(kept.for_s()) * 1_000_000);

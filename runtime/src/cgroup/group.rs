@@ -101,6 +101,19 @@ impl Home {
         format!("/{TOP}/{}/{SANDBOXES}/{name}", self.instance)
     }
 
+    /// The counter of the CPU time that all sandboxes have used together, those that are gone
+    /// included: a group counts what its children have used.
+    pub(crate) fn cpu_counter(&self) -> io::Result<File> {
+        let (controller, name) = match self.version {
+            Version::V1 => ("cpuacct", "cpuacct.usage"),
+            Version::V2 => ("cpu", "cpu.stat"),
+        };
+        let mut branches = self.branches.iter();
+        let branch = branches.find(|branch| branch.controllers.contains(&controller));
+        let branch = branch.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        open_file(branch.sandboxes.as_fd(), name, false)
+    }
+
     /// Every descriptor that is held.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.branches.iter().flat_map(|branch| {

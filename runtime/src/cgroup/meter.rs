@@ -15,6 +15,24 @@ use crate::wire::WireMeasured;
 /// More than any counter file of one group holds.
 const TEXT_MAX: usize = 8192;
 
+/// A group's counter of CPU time, opened by the launcher for who has no privilege.
+#[derive(Debug)]
+pub(crate) struct CpuCounter(File);
+
+impl CpuCounter {
+    pub(crate) fn new(file: File) -> CpuCounter {
+        CpuCounter(file)
+    }
+
+    /// CPU time used since the group was made, in us: v1 has a file of nanoseconds, v2 one of
+    /// names and values.
+    pub(crate) fn used_us(&self) -> io::Result<u64> {
+        let text = read(&self.0)?;
+        let found = field(&text, "usage_usec").or_else(|| number(&text).map(nanos_to_us));
+        found.ok_or_else(|| io::Error::other("the CPU counter is not a number"))
+    }
+}
+
 /// Open counters of one group.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -222,6 +240,19 @@ mod tests {
                 .cpu_system_us,
             0
         );
+    }
+
+    #[test]
+    fn the_counter_of_either_kind_of_tree_is_read() {
+        let file = |text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("counter");
+            std::fs::write(&path, text).unwrap();
+            CpuCounter::new(File::open(path).unwrap()).used_us()
+        };
+        assert_eq!(file("1234567\n").unwrap(), 1235);
+        assert_eq!(file("usage_usec 77\nuser_usec 70\n").unwrap(), 77);
+        assert!(file("nonsense\n").is_err());
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) struct Launcher {
     config: LauncherConfig,
     state: State,
     home: Home,
+    /// The CPU time of all sandboxes; the server has no privilege to open it by itself.
+    counter: File,
     templates: Vec<Template>,
     filter: Rc<Program>,
     cpu: Cpu,
@@ -90,6 +92,9 @@ impl Launcher {
             cpu: Cpu::read().during("read /proc/cpuinfo")?,
             config,
             state,
+            counter: home
+                .cpu_counter()
+                .during("open the CPU counter of all sandboxes")?,
             home,
             templates,
             store,
@@ -275,7 +280,12 @@ impl Launcher {
     /// Sends what the server has room for; false when it is gone.
     fn flush(&mut self, server: &OwnedFd) -> bool {
         while let Some(frame) = self.outbox.front() {
-            match wire::send(server.as_fd(), frame, FRAME_MAX, &[]) {
+            let counter = match frame {
+                FromLauncher::Up { .. } => Some(self.counter.as_fd()),
+                _ => None,
+            };
+            let descriptors: Vec<_> = counter.into_iter().collect();
+            match wire::send(server.as_fd(), frame, FRAME_MAX, &descriptors) {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(WireError::Socket { source, .. })
                     if source.kind() == io::ErrorKind::WouldBlock =>

@@ -2,6 +2,7 @@
 //! of it.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use super::channel::Channel;
 use super::ready::ready;
 use super::{Final, Options};
+use crate::cgroup::CpuCounter;
 use crate::clock::Monotonic;
 use crate::error::{Error, Fault, PostureError, StartError};
 use crate::launcher::LauncherHandle;
@@ -37,6 +39,8 @@ const DOWN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Live {
     launcher: Channel,
+    /// What all sandboxes have used, as the launcher has opened it.
+    cpu: Option<CpuCounter>,
     child: Mutex<Option<Child>>,
     pub(crate) clock: Monotonic,
     pub(crate) options: Options,
@@ -68,8 +72,8 @@ impl Live {
         let launcher =
             Channel::new(socket, FRAME_MAX).map_err(|source| Error::LauncherSocket { source })?;
         let gone = |reason: String| Error::LauncherDown { reason };
-        match timeout(UP, launcher.recv::<FromLauncher>()).await {
-            Ok(Ok(Some((FromLauncher::Up { .. }, _)))) => {}
+        let descriptors = match timeout(UP, launcher.recv::<FromLauncher>()).await {
+            Ok(Ok(Some((FromLauncher::Up { .. }, descriptors)))) => descriptors,
             Ok(Ok(Some((FromLauncher::Unable { step, reason }, _)))) => {
                 return Err(gone(format!("cannot {}: {}", tame(&step), tame(&reason))));
             }
@@ -77,9 +81,11 @@ impl Live {
             Ok(Ok(None)) => return Err(gone("it ended; its log says why".to_owned())),
             Ok(Err(error)) => return Err(gone(error.to_string())),
             Err(_elapsed) => return Err(gone(format!("it is not up after {} s", UP.as_secs()))),
-        }
+        };
+        let cpu = descriptors.into_iter().next();
         let live = Arc::new(Live {
             launcher,
+            cpu: cpu.map(|file| CpuCounter::new(File::from(file))),
             child: Mutex::new(Some(child)),
             clock: Monotonic::start(),
             options,
@@ -300,6 +306,17 @@ impl Live {
         // Ids are time-ordered.
         all.sort_unstable_by_key(|one| one.sandbox);
         all
+    }
+
+    /// CPU time of all sandboxes of this state directory, those that are gone included, in us.
+    pub(crate) fn used_cpu_us(&self) -> Result<u64, Error> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let used = self
+            .cpu
+            .as_ref()
+            .ok_or_else(missing)
+            .and_then(CpuCounter::used_us);
+        used.map_err(|source| Error::CpuCounter { source })
     }
 
     pub(crate) fn forget(&self, id: SandboxId) {

@@ -104,7 +104,8 @@ pub(crate) enum WireNetwork {
 /// From launcher to server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromLauncher {
-    /// First frame: the launcher is up, swept and ready.
+    /// First frame: the launcher is up, swept and ready; with one descriptor, to read: the counter
+    /// of the CPU time of all sandboxes.
     Up {
         /// Name of this state directory's groups: 12 hex digits.
         instance: String,

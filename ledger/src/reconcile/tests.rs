@@ -1,0 +1,185 @@
+//! Three ways to find the same sums agree, and where one of them was changed it is told.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::testing::*;
+use crate::view::row::{Grain, Row};
+use crate::view::store::Store;
+use crate::{Ledger, Scope};
+
+const HOUR: i64 = 3_600_000_000;
+const ALL: u64 = 1_000_000;
+
+fn open(dir: &Path, clock: &Arc<HandClock>) -> Ledger {
+    Ledger::open(options(dir), Arc::clone(clock) as Arc<dyn crate::Clock>).unwrap()
+}
+
+fn run(ledger: &Ledger, clock: &HandClock, number: u64, tenant: &str, hours: i64) {
+    clock.set(MONDAY + hours * HOUR);
+    ledger.now_hold(hold(number, tenant)).unwrap();
+    ledger
+        .now_settle(settlement(number, 900_000 + number * 1_000))
+        .unwrap();
+}
+
+/// Two tenants; a run an hour for three days, some above their hold, over several segments.
+fn filled() -> (TempDir, Arc<HandClock>, Ledger) {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), HandClock::at(MONDAY - HOUR));
+    let ledger = open(dir.path(), &clock);
+    ledger.now_act(card_act()).unwrap();
+    let day = quota(Scope::Tenant, Meter::Executions, Window::Day, 1_000);
+    ledger.now_act(tenant("acme", 9, vec![day])).unwrap();
+    ledger.now_act(tenant("other", 9, Vec::new())).unwrap();
+    for hour in 0..72 {
+        for each in 0..4 {
+            let number = u64::try_from(hour * 4 + each).unwrap() + 1;
+            let tenant = if each == 0 { "other" } else { "acme" };
+            run(&ledger, &clock, number, tenant, hour);
+        }
+    }
+    (dir, clock, ledger)
+}
+
+fn assert_agree(found: &Reconciled) {
+    assert_eq!(found.range_differences, []);
+    assert_eq!(found.balances_differences, []);
+    let all = found.range.iter().chain(&found.balances);
+    all.for_each(|pair| assert_eq!(pair.one, pair.other, "{pair:?}"));
+}
+
+fn executions(pairs: &[Compared]) -> u128 {
+    let mut found = pairs.iter().filter(|pair| pair.meter == Meter::Executions);
+    found.next().map_or(0, |pair| pair.one)
+}
+
+#[test]
+fn entries_rows_and_balances_agree_over_any_range() {
+    let (dir, clock, ledger) = filled();
+    assert!(
+        dir.path().join("journal/00000003.seg").exists(),
+        "one segment is not enough"
+    );
+    for (from, to, runs) in [
+        (0, 72, 288),
+        (0, 1, 4),
+        (10, 34, 96),
+        (71, 72, 4),
+        (72, 99, 0),
+    ] {
+        let found = ledger
+            .reconcile(MONDAY + from * HOUR, MONDAY + to * HOUR, ALL)
+            .unwrap();
+        assert_agree(&found);
+        assert_eq!(found.settlements, runs, "{from} {to}");
+        assert_eq!(executions(&found.range), u128::from(runs));
+        assert_eq!(executions(&found.balances), 288);
+    }
+    let all = ledger.reconcile(MONDAY, MONDAY + 72 * HOUR, ALL).unwrap();
+    assert!(
+        all.range.iter().any(|pair| pair.overrun && pair.one > 0),
+        "no run was above its hold"
+    );
+    assert!(
+        all.range
+            .iter()
+            .any(|pair| pair.meter == Meter::Cost && pair.one > 0)
+    );
+    drop(ledger);
+    let again = open(dir.path(), &clock)
+        .reconcile(MONDAY, MONDAY + 72 * HOUR, ALL)
+        .unwrap();
+    assert_eq!(again.range, all.range);
+}
+
+#[test]
+fn a_range_is_read_to_its_last_settlement_and_no_further() {
+    let (_dir, clock, ledger) = filled();
+    let short = ledger.reconcile(MONDAY, MONDAY + HOUR, ALL).unwrap();
+    assert!(short.entries_read < 10, "{}", short.entries_read);
+    // Opened in one hour, settled long after it.
+    clock.set(MONDAY + 80 * HOUR);
+    ledger.now_hold(hold(5_000, "acme")).unwrap();
+    ledger.now_hold(hold(5_001, "acme")).unwrap();
+    for number in 6_000..6_050 {
+        run(&ledger, &clock, number, "acme", 82);
+    }
+    let (from, to) = (MONDAY + 80 * HOUR, MONDAY + 81 * HOUR);
+    let before = ledger.reconcile(from, to, ALL).unwrap();
+    assert_agree(&before);
+    assert_eq!(before.settlements, 0);
+    ledger.now_release(id(5_001)).unwrap();
+    ledger.now_settle(settlement(5_000, 7)).unwrap();
+    run(&ledger, &clock, 7_000, "acme", 90);
+    let after = ledger.reconcile(from, to, ALL).unwrap();
+    assert_agree(&after);
+    // The settlement itself, and nothing that came after it.
+    assert_eq!(
+        (after.settlements, after.entries_read),
+        (1, before.entries_read + 1)
+    );
+}
+
+#[test]
+fn a_row_that_was_changed_is_told_with_its_tenant_and_meter() {
+    let (dir, clock, ledger) = filled();
+    ledger.close().unwrap();
+    let store = Store::open(&dir.path().join("view"), 1 << 20).unwrap();
+    let mark = store.head().unwrap().unwrap();
+    // The second day of one tenant, less one execution and one microsecond.
+    let at = MONDAY + 24 * HOUR;
+    let number = crate::view::row::number(Grain::Day, at);
+    let key = |number| crate::view::row::start("acme", Grain::Day, number);
+    let (name, value) = store
+        .scan(key(number), key(number + 1))
+        .next()
+        .unwrap()
+        .unwrap();
+    let mut row = Row::decode(&value).unwrap();
+    row.slots[0].sums.usage.executions -= 1;
+    row.slots[0].sums.usage.cpu_us -= 1;
+    let changed = row.encode();
+    store
+        .commit([(name.as_ref(), changed.as_slice())].into_iter(), &mark)
+        .unwrap();
+    drop(store);
+    let ledger = open(dir.path(), &clock);
+    let found = ledger.reconcile(MONDAY, MONDAY + 72 * HOUR, ALL).unwrap();
+    let told: Vec<_> = found
+        .range_differences
+        .iter()
+        .map(|pair| (pair.meter, pair.one - pair.other))
+        .collect();
+    assert_eq!(told, [(Meter::Executions, 1), (Meter::CpuUs, 1)]);
+    assert_eq!(found.range_differences[0].tenant.as_deref(), Some("acme"));
+    // Balances are compared with months, which nobody changed; nor is another day at fault.
+    assert_eq!(found.balances_differences, []);
+    assert_agree(&ledger.reconcile(MONDAY, MONDAY + 24 * HOUR, ALL).unwrap());
+}
+
+#[test]
+fn ranges_off_the_hour_too_long_or_too_full_are_refused() {
+    let (_dir, _clock, ledger) = filled();
+    let ask = |from, to, most| ledger.reconcile(from, to, most).unwrap_err();
+    assert!(matches!(
+        ask(MONDAY + 1, MONDAY + HOUR, ALL),
+        QueryError::Border { field: "from", .. }
+    ));
+    assert!(matches!(
+        ask(MONDAY, MONDAY + HOUR + 1, ALL),
+        QueryError::Border { field: "to", .. }
+    ));
+    for (from, to, most) in [
+        (MONDAY, MONDAY, ALL),
+        (MONDAY, MONDAY + 32 * 24 * HOUR, ALL),
+        (MONDAY, MONDAY + 72 * HOUR, 100),
+    ] {
+        assert!(
+            matches!(ask(from, to, most), QueryError::Invalid { field: "to", .. }),
+            "{from} {to}"
+        );
+    }
+}
