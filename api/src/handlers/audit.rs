@@ -298,7 +298,7 @@ fn cpu(app: &Arc<App>) -> Result<CpuView, ApiError> {
             "making a sandbox and its init, before the run that is charged",
             "what still ran between the end of the main process and its kill",
             "executions under way, and sandboxes that wait",
-            "executions that were released without a charge",
+            "executions that were released without a charge, and readers of files that were kept",
         ],
     })
 }
