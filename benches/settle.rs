@@ -190,6 +190,7 @@ fn options(dir: PathBuf) -> Options {
         documents_bytes_max: 256 << 20,
         tags_max: 32,
         text_bytes_max: 512,
+        fold_entries_max: 500_000,
         denials_ring: 1_000,
         denial_counters_max: 10_000,
     }

@@ -104,3 +104,29 @@ private_world() {
         rmdir "$new"
         exec "$@"' private-world "$@"
 }
+
+# A Python of that minor version, such as 3.12; nothing where there is none.
+python() {
+    for candidate in "python$1" python3 "$HOME/.pyenv/versions/$1".*/bin/python; do
+        "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" \
+            >/dev/null 2>&1 || continue
+        printf '%s\n' "$candidate"
+        return 0
+    done
+    return 1
+}
+
+# venv PYTHON NAME REQUIREMENT...: a virtual environment with these packages, made once; its path.
+venv() {
+    place="${FAREBOX_CHECK_CACHE:-/var/cache/farebox/checks}/$2"
+    wanted=$(shift 2 && printf '%s\n' "$@")
+    if [ "$(cat "$place/made" 2>/dev/null)" != "$wanted" ]; then
+        rm -rf "$place"
+        mkdir -p "$place"
+        "$1" -m venv "$place" >&2 || return 1
+        (shift 2 && "$place/bin/python" -m pip install --quiet --disable-pip-version-check "$@") >&2 ||
+            return 1
+        printf '%s\n' "$wanted" >"$place/made"
+    fi
+    printf '%s\n' "$place"
+}

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::gate::Gate;
 use crate::images::ImageSource;
 use crate::kept::KeptFiles;
 use crate::keys::Keys;
@@ -59,6 +60,8 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
     /// Where that work runs: the server's own threads, not those that serve connections.
     pub(crate) walk: Handle,
+    /// Reports that are being made.
+    pub(crate) reports: Arc<Gate>,
     /// Event streams that may still be opened.
     pub(crate) event_streams: Arc<Semaphore>,
     /// Whether the live sandbox's posture was found right.

@@ -34,8 +34,8 @@ pub(crate) struct Query {
     pub(crate) faults: Faults,
 }
 
-/// Longest cursor that is handed out, in bytes.
-const CURSOR_MAX: usize = 512;
+/// Longest cursor that is handed out, in bytes: one of usage carries the names of three groups.
+const CURSOR_MAX: usize = 4_096;
 
 /// Where a list begins and how long it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,6 +239,18 @@ impl Query {
         values
     }
 
+    /// All `tag=KEY:VALUE`.
+    pub(crate) fn tags(&mut self) -> Vec<(String, String)> {
+        let mut tags = Vec::new();
+        for tag in self.take_all("tag") {
+            match tag.split_once(':') {
+                Some((key, value)) => tags.push((key.to_owned(), value.to_owned())),
+                None => self.faults.add("?tag", "must be KEY:VALUE"),
+            }
+        }
+        tags
+    }
+
     /// An RFC 3339 time, in microseconds.
     pub(crate) fn time(&mut self, name: &str) -> Option<i64> {
         let text = self.take(name)?;
@@ -248,6 +260,18 @@ impl Query {
                 .add(format!("?{name}"), "must be an RFC 3339 time");
         }
         time
+    }
+
+    /// The number of an entry.
+    pub(crate) fn number(&mut self, name: &str) -> Option<u64> {
+        let text = self.take(name)?;
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        if number.is_none() {
+            self.faults
+                .add(format!("?{name}"), "must be the number of an entry");
+        }
+        number
     }
 
     /// `limit` and `cursor`; `read` knows the cursors that this list hands out.

@@ -57,7 +57,7 @@ pub fn rfc3339(us: i64) -> String {
 
 /// The microseconds since the epoch that `text`, an RFC 3339 time with an offset, names.
 #[must_use]
-pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
+pub fn parse_rfc3339(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>()
         .ok()
         .map(jiff::Timestamp::as_microsecond)

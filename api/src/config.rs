@@ -4,6 +4,7 @@
 //! own. Every fault of every layer is reported at once with its key path. The only reader of the
 //! environment is in here.
 
+mod faults;
 mod layers;
 mod sections;
 mod tiers;
@@ -17,8 +18,8 @@ use crate::limits::Limits;
 
 pub use layers::{ConfigError, ConfigFault, Layers, Source};
 pub(crate) use sections::{
-    Disk, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Proof, Records, Request,
-    Sandbox, Server, Tenants, Tokens,
+    Disk, Exports, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Proof, Records,
+    Request, Sandbox, Server, Tenants, Tokens,
 };
 pub(crate) use tiers::Tier;
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub ledger: ledger::Options,
     /// How long execution records are kept.
     pub records: Records,
+    /// What exports say about the provider.
+    pub exports: Exports,
     /// Bounds on idempotency keys.
     pub idempotency: Idempotency,
     /// Checkpoints: how often, and where they go.
@@ -79,6 +82,7 @@ struct Sections {
     launcher: Launcher,
     ledger: ledger::Options,
     records: Records,
+    exports: Exports,
     idempotency: Idempotency,
     proof: Proof,
 }
@@ -127,6 +131,7 @@ impl Config {
             launcher: sections.launcher,
             ledger: sections.ledger,
             records: sections.records,
+            exports: sections.exports,
             idempotency: sections.idempotency,
             proof: sections.proof,
             tier,
@@ -200,47 +205,6 @@ impl Config {
         each.map(|(key, (value, source))| (key.as_str(), value.to_string(), source))
     }
 
-    /// The part of [`Config::faults`] about disks and records.
-    fn storage_faults(&self, check: &mut impl FnMut(bool, &str, &str)) {
-        let (bytes, inodes) = (&self.disk.class_bytes, &self.disk.class_inodes);
-        check(
-            bytes.len() == inodes.len(),
-            "disk.class_inodes",
-            "must be as many as class_bytes",
-        );
-        check(
-            !bytes.is_empty() && bytes.is_sorted(),
-            "disk.class_bytes",
-            "must be ascending",
-        );
-        check(inodes.is_sorted(), "disk.class_inodes", "must be ascending");
-        check(
-            self.records.segment_bytes <= self.records.bytes_max,
-            "records.segment_bytes",
-            "is above records.bytes_max",
-        );
-    }
-
-    /// The part of [`Config::faults`] about checkpoints.
-    fn proof_faults(&self, check: &mut impl FnMut(bool, &str, &str)) {
-        let proof = &self.proof;
-        check(
-            proof.origin.is_empty() || crate::note::is_name(&proof.origin),
-            "proof.origin",
-            "must be at most 200 visible ASCII characters without +",
-        );
-        check(
-            proof.push_file.as_os_str().is_empty() || proof.push_file.is_absolute(),
-            "proof.push_file",
-            "must be an absolute path",
-        );
-        check(
-            proof.push_url.is_empty() || proof.push_url.starts_with("http://"),
-            "proof.push_url",
-            "must begin with http://: TLS is not built in, give a proxy's address that adds it",
-        );
-    }
-
     /// Everything that types alone cannot say.
     fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
@@ -280,22 +244,8 @@ impl Config {
             "server.list_limit_max",
             "must be at most 1000",
         );
-        let tokens = &self.tokens;
-        check(
-            tokens.expires_s <= tokens.expires_max_s,
-            "tokens.expires_s",
-            "is above tokens.expires_max_s",
-        );
-        check(
-            !tokens.issuer.is_empty(),
-            "tokens.issuer",
-            "must not be empty",
-        );
-        check(
-            !tokens.audience.is_empty(),
-            "tokens.audience",
-            "must not be empty",
-        );
+        self.tokens_faults(&mut check);
+        self.exports_faults(&mut check);
         self.storage_faults(&mut check);
         self.proof_faults(&mut check);
         let widest = self.widest();
@@ -317,7 +267,7 @@ impl Config {
 }
 
 /// Numbers that switch something off when they are zero, which nobody can want.
-const BOUNDS_ABOVE_ZERO: [&str; 34] = [
+const BOUNDS_ABOVE_ZERO: [&str; 37] = [
     "server.connections_max",
     "server.backlog",
     "server.body_max_bytes",
@@ -331,6 +281,9 @@ const BOUNDS_ABOVE_ZERO: [&str; 34] = [
     "server.list_scan_max",
     "server.event_heartbeat_ms",
     "server.event_streams_max",
+    "server.reports_max",
+    "server.reports_per_tenant_max",
+    "server.export_stall_ms",
     "tokens.length_max_bytes",
     "tokens.expires_s",
     "tokens.expires_max_s",

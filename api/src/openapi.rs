@@ -2,12 +2,15 @@
 
 use std::sync::OnceLock;
 
+use utoipa::openapi::RefOr;
+use utoipa::openapi::content::Content;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
-    audit, credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
-    tenants, tokens, usage,
+    audit, credit, entries, estimate, events, executions, exports, files, forecast, operations,
+    proofs, quotas, rates, tenants, tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -43,6 +46,8 @@ use crate::handlers::{
         files::remove,
         usage::usage,
         usage::costs,
+        forecast::forecast,
+        exports::export,
         entries::entries,
         entries::holds,
         entries::denials,
@@ -63,7 +68,7 @@ use crate::handlers::{
         audit::reconciliation,
     ),
     security(("bearer" = []), ("api_key" = [])),
-    modifiers(&Tokens)
+    modifiers(&Tokens, &Lists)
 )]
 struct Document;
 
@@ -80,6 +85,43 @@ impl Modify for Tokens {
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         let header = ApiKeyValue::new("X-Api-Key");
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
+    }
+}
+
+/// Every list is also there as CSV.
+struct Lists;
+
+impl Modify for Lists {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let schemas = openapi.components.as_ref().map(|all| all.schemas.clone());
+        let is_list = |name: &str| match schemas.as_ref().and_then(|all| all.get(name)) {
+            Some(RefOr::T(Schema::Object(object))) => object.properties.contains_key("items"),
+            _ => false,
+        };
+        let text = || {
+            let text = ObjectBuilder::new().schema_type(Type::String);
+            Content::new(Some(text.build()))
+        };
+        for item in openapi.paths.paths.values_mut() {
+            let Some(operation) = &mut item.get else {
+                continue;
+            };
+            let answer = operation.responses.responses.get_mut("200");
+            let Some(RefOr::T(answer)) = answer else {
+                continue;
+            };
+            let schema = answer
+                .content
+                .get("application/json")
+                .and_then(|json| json.schema.as_ref());
+            let name = match schema {
+                Some(RefOr::Ref(reference)) => reference.ref_location.rsplit('/').next(),
+                _ => None,
+            };
+            if name.is_some_and(is_list) {
+                answer.content.insert("text/csv".to_owned(), text());
+            }
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! around each.
 //!
 //! Around every handler, in this order: request id, drain, token, scope, body (bounded in bytes and
-//! time), then the handler; then status, metrics and security headers. Nothing but a handler
-//! decides anything.
+//! time), then the handler; then the form of lists, status, metrics and security headers. Nothing
+//! but a handler decides anything.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,10 +19,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use crate::app::App;
 use crate::auth::{self, Caller};
 use crate::call::{Answer, Call};
+use crate::csv;
 use crate::error::ApiError;
 use crate::handlers::{
-    audit, credit, entries, estimate, events, executions, files, operations, proofs, quotas, rates,
-    tenants, tokens, usage,
+    audit, credit, entries, estimate, events, executions, exports, files, forecast, operations,
+    proofs, quotas, rates, tenants, tokens, usage,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -82,6 +83,7 @@ const READ: Access = Needs(Scope::ExecutionRead);
 const USAGE: Access = Needs(Scope::UsageRead);
 const BOOKS: Access = Needs(Scope::LedgerRead);
 const AUDIT: Access = Needs(Scope::AuditRead);
+const EXPORTS: Access = Needs(Scope::ExportRead);
 const RATES: Access = Needs(Scope::RateRead);
 const PRICE: Access = Needs(Scope::RateWrite);
 const ADJUST: Access = Needs(Scope::LedgerAdjust);
@@ -120,6 +122,8 @@ routes! {
 
     GET    "/v1/usage"                          USAGE, Nothing => usage::usage;
     GET    "/v1/costs"                          USAGE, Nothing => usage::costs;
+    GET    "/v1/forecast"                       USAGE, Nothing => forecast::forecast;
+    GET    "/v1/exports/{format}"               EXPORTS, Nothing => exports::export;
     GET    "/v1/entries"                        BOOKS, Nothing => entries::entries;
     GET    "/v1/holds"                          BOOKS, Nothing => entries::holds;
     GET    "/v1/denials"                        BOOKS, Nothing => entries::denials;
@@ -201,7 +205,11 @@ async fn serve(
     let started = app.clock.elapsed();
     let request_id = id_of(&app, &http);
     app.requests.fetch_add(1, Ordering::SeqCst);
-    let answer = handle(route, &app, http, payload, request_id.clone()).await;
+    let as_csv = route.method == "GET" && csv::is_wanted(http.headers());
+    let mut answer = handle(route, &app, http, payload, request_id.clone()).await;
+    if as_csv {
+        answer = answer.and_then(csv::list);
+    }
     app.requests.fetch_sub(1, Ordering::SeqCst);
     let response = answer.unwrap_or_else(|error| {
         let (_, code, _) = error.code().contract();

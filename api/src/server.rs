@@ -26,6 +26,7 @@ use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::gate::Gate;
 use crate::images::ImageSource;
 use crate::kept::KeptFiles;
 use crate::keys::{self, Keys};
@@ -331,6 +332,10 @@ pub(crate) async fn assemble(
         registry: Registry::open(ledger.clone(), clock, options),
         machine: Machine::new(machine.slots, machine.queue_max, queue),
         turns: Turns::new(machine.async_queue_per_tenant, machine.async_queue_max),
+        reports: Gate::new(
+            config.server.reports_max,
+            config.server.reports_per_tenant_max,
+        ),
         event_streams: Arc::new(Semaphore::new(config.server.event_streams_max)),
         clock,
         ledger,

@@ -181,7 +181,8 @@ fn read(dir: &Path, places: &[Place]) -> Result<Vec<Entry>, QueryError> {
     Ok(entries)
 }
 
-fn open(dir: &Path, number: u32) -> Result<File, Error> {
+/// Opens a segment to read from it.
+pub(crate) fn open(dir: &Path, number: u32) -> Result<File, Error> {
     let path = segment::path(dir, number);
     File::open(&path).map_err(|source| Error::File {
         what: "open",
@@ -213,7 +214,8 @@ fn stored_bytes(dir: &Path, file: &File, place: (u32, u32)) -> Result<Vec<u8>, E
     })
 }
 
-fn damaged(place: (u32, u32), seq: u64, what: String) -> Error {
+/// Damage at a place that an index names.
+pub(crate) fn damaged(place: (u32, u32), seq: u64, what: String) -> Error {
     let (segment, offset) = (place.0, place.1.into());
     Error::Corrupt {
         fault: Fault {

@@ -1,8 +1,8 @@
-//! The index of a segment's entries: where each lies, when it was recorded, whose it is, and which
-//! execution it settled.
+//! The index of a segment's entries: where each lies, when it was recorded, whose it is, which
+//! execution it settled, and in which instant's windows that counts.
 //!
 //! The current segment's index is in memory; a sealed segment's is an immutable file beside it,
-//! `NNNNNNNN.idx`: `magic "FBXIDX01" | crc u32 | postcard`. It can always be made again.
+//! `NNNNNNNN.idx`: `magic "FBXIDX02" | crc u32 | postcard`. It can always be made again.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::file;
 use crate::hash::Map;
 use crate::id::Id;
 
-const MAGIC: [u8; 8] = *b"FBXIDX01";
+const MAGIC: [u8; 8] = *b"FBXIDX02";
 
 /// No tenant.
 const NOBODY: u32 = u32::MAX;
@@ -29,6 +29,8 @@ pub(crate) struct Index {
     pub(crate) first_seq: u64,
     offsets: Vec<u32>,
     ats: Vec<Micros>,
+    /// How long before its entry a settlement's hold was opened; zero for acts.
+    ages: Vec<u64>,
     acts: Vec<bool>,
     tenants: Vec<u32>,
     names: Vec<String>,
@@ -51,6 +53,34 @@ pub(crate) struct Sealed {
     pub(crate) entries: u64,
     /// The least and the greatest execution settled in it.
     pub(crate) executions: Option<(Id, Id)>,
+    /// When the first and the last of the holds settled in it were opened.
+    pub(crate) opened: Option<(Micros, Micros)>,
+}
+
+/// A settlement as the index knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Charged {
+    /// Its number.
+    pub(crate) seq: u64,
+    /// Where it lies in the segment.
+    pub(crate) offset: u32,
+    /// When its hold was opened: the instant whose windows it counts in.
+    pub(crate) opened_at: Micros,
+}
+
+/// Which settlements are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Whose.
+    pub(crate) tenant: Option<&'a str>,
+    /// After this number.
+    pub(crate) after: u64,
+    /// Up to this number.
+    pub(crate) until: u64,
+    /// Their holds opened then or later.
+    pub(crate) from: Micros,
+    /// Their holds opened before.
+    pub(crate) to: Micros,
 }
 
 /// What an entry must be to be listed.
@@ -80,12 +110,15 @@ impl Index {
     pub(crate) fn push(&mut self, entry: &Entry, offset: u32) {
         let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
         let tenant = entry.tenant().map_or(NOBODY, |name| self.name(name));
+        let mut age = 0;
         if let Body::Settled(settled) = &entry.body {
+            age = u64::try_from(entry.at.saturating_sub(settled.hold.opened_at)).unwrap_or(0);
             self.executions.push((settled.hold.execution, place));
             self.executions_by.insert(settled.hold.execution, place);
         }
         self.offsets.push(offset);
         self.ats.push(entry.at);
+        self.ages.push(age);
         self.acts.push(entry.kind() == EntryKind::Acted);
         self.tenants.push(tenant);
     }
@@ -123,15 +156,8 @@ impl Index {
 
     /// Numbers and offsets of the entries after `after` that pass the filter, at most `limit`.
     pub(crate) fn select(&self, after: u64, filter: &Filter<'_>, limit: usize) -> Vec<(u64, u32)> {
-        let tenant = match filter.tenant {
-            None => None,
-            Some(name) => {
-                let known = self.names.iter().position(|known| known == name);
-                let Some(number) = known.and_then(|place| u32::try_from(place).ok()) else {
-                    return Vec::new();
-                };
-                Some(number)
-            }
+        let Ok(tenant) = self.numbered(filter.tenant) else {
+            return Vec::new();
         };
         let skip =
             usize::try_from((after + 1).saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
@@ -150,6 +176,59 @@ impl Index {
             .collect()
     }
 
+    /// The number of a tenant's name; an error if it has no entry here.
+    fn numbered(&self, tenant: Option<&str>) -> Result<Option<u32>, ()> {
+        let Some(name) = tenant else { return Ok(None) };
+        let place = self.names.iter().position(|known| known == name);
+        match place.and_then(|place| u32::try_from(place).ok()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(()),
+        }
+    }
+
+    /// The settlements that are wanted, in the order of their numbers.
+    pub(crate) fn charged(&self, wanted: &Wanted<'_>) -> impl Iterator<Item = Charged> {
+        let (tenant, nobody) = match self.numbered(wanted.tenant) {
+            Ok(tenant) => (tenant, false),
+            Err(()) => (None, true),
+        };
+        let place = |seq: u64| {
+            let place = seq.saturating_add(1).saturating_sub(self.first_seq);
+            usize::try_from(place).unwrap_or(usize::MAX)
+        };
+        // Nothing is settled before it was opened.
+        let early = self.ats.partition_point(|at| *at < wanted.from);
+        let start = early.max(place(wanted.after));
+        let end = if nobody { 0 } else { place(wanted.until) };
+        let (from, to) = (wanted.from, wanted.to);
+        let places = start..end.min(self.offsets.len()).max(start);
+        places.filter_map(move |place| {
+            let theirs = tenant.is_none_or(|tenant| self.tenants[place] == tenant);
+            let age = i64::try_from(self.ages[place]).unwrap_or(i64::MAX);
+            let opened_at = self.ats[place].saturating_sub(age);
+            let inside = from <= opened_at && opened_at < to;
+            let passes = theirs && inside && !self.acts[place];
+            passes.then(|| Charged {
+                seq: self.first_seq + u64::try_from(place).unwrap_or(u64::MAX),
+                offset: self.offsets[place],
+                opened_at,
+            })
+        })
+    }
+
+    /// When the first and the last of the holds settled here were opened.
+    fn opened(&self) -> Option<(Micros, Micros)> {
+        let all = Wanted {
+            tenant: None,
+            after: 0,
+            until: u64::MAX,
+            from: i64::MIN,
+            to: i64::MAX,
+        };
+        let opened = || self.charged(&all).map(|charged| charged.opened_at);
+        opened().min().zip(opened().max())
+    }
+
     /// What is to be kept in memory once this is a file.
     pub(crate) fn sealed(&self) -> Sealed {
         let ids = || self.executions.iter().map(|pair| pair.0);
@@ -158,6 +237,7 @@ impl Index {
             first_seq: self.first_seq,
             entries: self.entries(),
             executions: ids().min().zip(ids().max()),
+            opened: self.opened(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::absorb;
+use crate::charges::Charges;
 use crate::clock::{Clock, Micros};
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::commit;
@@ -19,8 +20,8 @@ use crate::journal::disk::{Disk, FileDisk};
 use crate::money::Money;
 use crate::options::Options;
 use crate::query::{
-    Denials, Document, EntryPage, EntryQuery, Estimate, GrantState, Head, Health, Terms,
-    UsageQuery, UsageReport,
+    ChargeQuery, Denials, Document, EntryPage, EntryQuery, Estimate, GrantState, Head, Health,
+    Terms, UsageQuery, UsageReport,
 };
 use crate::quota::QuotaState;
 use crate::rate::RateCard;
@@ -257,6 +258,11 @@ impl Ledger {
         entries_max: u64,
     ) -> Result<Reconciled, QueryError> {
         reconcile::reconcile(&self.inner.shared, from, to, entries_max)
+    }
+
+    /// Settlements one after the other, up to what is durable now.
+    pub fn charges(&self, query: ChargeQuery) -> Charges {
+        Charges::new(Arc::clone(&self.inner.shared), query)
     }
 
     /// Entries in the order of their numbers.

@@ -8,6 +8,7 @@
 
 mod absorb;
 mod calendar;
+mod charges;
 mod clock;
 mod codec;
 mod command;
@@ -46,6 +47,7 @@ mod view;
 mod walk;
 mod writer;
 
+pub use charges::{Charges, read_entries};
 pub use clock::{Clock, Micros};
 pub use command::{
     Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settlement,
@@ -59,8 +61,8 @@ pub use money::{Money, MoneyError};
 pub use options::Options;
 pub use quantity::{Ceiling, Meter, OnLow, Quantities};
 pub use query::{
-    AsOf, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery, Estimate,
-    GrantState, GroupBy, Head, Health, Terms, UsageItem, UsageQuery, UsageReport,
+    AsOf, ChargeQuery, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery,
+    Estimate, GrantState, GroupBy, Head, Health, Only, Terms, UsageItem, UsageQuery, UsageReport,
 };
 pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};

@@ -50,6 +50,8 @@ pub struct Options {
     pub tags_max: u64,
     /// Bytes of one name, tag key, tag value or other short text.
     pub text_bytes_max: u64,
+    /// Entries that one page of usage may read, where groups or filters need them one by one.
+    pub fold_entries_max: usize,
     /// Refusals that are remembered one by one.
     pub denials_ring: usize,
     /// Counters of refusals (tenant, quota, minute) that are kept.
@@ -69,6 +71,8 @@ impl Options {
         at_least("segment_bytes", self.segment_bytes, 1 << 16, 1 << 30);
         at_least("queue", wide(self.queue), 1, 1 << 20);
         at_least("batch_max", wide(self.batch_max), 1, 1 << 14);
+        let fold = wide(self.fold_entries_max);
+        at_least("fold_entries_max", fold, 1, 10_000_000);
         at_least("view_flush_ms", self.view_flush_ms, 10, 60_000);
         at_least("view_cache_bytes", self.view_cache_bytes, 1 << 20, 1 << 40);
         at_least("tail_max", self.tail_max, 1_000, 100_000_000);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Micros;
 use crate::command::Grant;
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Body, Entry, EntryKind, Hold};
 use crate::money::Money;
 use crate::quantity::{Ceiling, Meter, Quantities};
 use crate::quota::{Cause, Scope, Window};
@@ -21,16 +21,59 @@ pub struct AsOf {
 }
 
 /// What usage is broken down by.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum GroupBy {
     /// Tenant.
     Tenant,
     /// Project.
     Project,
-    /// Function.
+    /// Function; none where no function was invoked.
     Function,
+    /// Image, as it stands on the entry.
+    Image,
+    /// Key.
+    Key,
     /// Meter: an item has the quantity of one meter only.
     Meter,
+    /// The value of the tag with this key; none where there is no such tag.
+    Tag(String),
+}
+
+/// Which settlements count. What is absent excludes none.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Only {
+    /// Of this tenant.
+    pub tenant: Option<String>,
+    /// Of this project.
+    pub project: Option<String>,
+    /// Of this function.
+    pub function: Option<String>,
+    /// In this image: as it stands on the entry, or the part before its `@`.
+    pub image: Option<String>,
+    /// Through this key.
+    pub key: Option<String>,
+    /// With all of these tags.
+    pub tags: Vec<(String, String)>,
+}
+
+impl Only {
+    /// Whether what a hold was settled for counts.
+    pub fn passes(&self, hold: &Hold) -> bool {
+        let is = |wanted: &Option<String>, found: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == found)
+        };
+        let function = self.function.is_none() || self.function == hold.function;
+        let image = |wanted: &String| {
+            let rest = hold.image.strip_prefix(wanted.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+        };
+        is(&self.tenant, &hold.tenant)
+            && is(&self.project, &hold.project)
+            && is(&self.key, &hold.key)
+            && function
+            && self.image.as_ref().is_none_or(image)
+            && self.tags.iter().all(|tag| hold.tags.contains(tag))
+    }
 }
 
 /// Asks for usage per window and group.
@@ -44,17 +87,16 @@ pub struct UsageQuery {
     pub window: Window,
     /// IANA name of the zone whose calendar cuts the windows.
     pub timezone: String,
-    /// Groups; without any there is one item a window.
+    /// At most three groups; without any there is one item a window.
     pub group_by: Vec<GroupBy>,
-    /// Only this tenant.
-    pub tenant: Option<String>,
-    /// Only this project.
-    pub project: Option<String>,
-    /// Only this function.
-    pub function: Option<String>,
-    /// Where the last page ended.
+    /// What counts.
+    pub only: Only,
+    /// Whether costs are wanted: then what was charged in different currencies is never added up,
+    /// but stands in items of its own.
+    pub by_currency: bool,
+    /// Where the last page ended. It carries the first page's `as_of`: nothing later counts.
     pub cursor: Option<String>,
-    /// Items a page: 1 to 10,000.
+    /// Items a page: 1 to 10,000. A page may be shorter and still have a next one.
     pub limit: usize,
 }
 
@@ -65,20 +107,18 @@ pub struct UsageItem {
     pub start: Micros,
     /// End of the window.
     pub end: Micros,
-    /// The tenant, if grouped by it.
-    pub tenant: Option<String>,
-    /// The project, if grouped by it.
-    pub project: Option<String>,
-    /// The function, if grouped by it and one was invoked.
-    pub function: Option<String>,
+    /// The value of each of `group_by` but the meter, in its order.
+    pub group: Vec<Option<String>>,
     /// The meter, if grouped by it: then `usage`, `overrun` and `cost` are of this meter alone.
     pub meter: Option<Meter>,
     /// What was charged for.
     pub usage: Quantities,
     /// What was measured above that.
     pub overrun: Quantities,
-    /// What it cost.
+    /// What it cost; means nothing over tenants of different currencies, unless `by_currency`.
     pub cost: Money,
+    /// The currency of the cost, if `by_currency`.
+    pub currency: Option<String>,
 }
 
 /// A page of usage, ordered by window and group; empty windows are left out.
@@ -86,12 +126,42 @@ pub struct UsageItem {
 pub struct UsageReport {
     /// Up to where it includes everything.
     pub as_of: AsOf,
-    /// The currency of the costs, once there is a rate card.
+    /// The currency of all the costs that were asked for, if there is one and no other.
     pub currency: Option<String>,
     /// The items.
     pub items: Vec<UsageItem>,
     /// Where the next page begins.
     pub next_cursor: Option<String>,
+}
+
+/// Asks for settlements in the order of their numbers, all that there are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ChargeQuery {
+    /// Only after this number.
+    pub after: u64,
+    /// Up to this number at most; absent: up to what is durable now.
+    pub until: Option<u64>,
+    /// Only those whose holds were opened at this time or later: in whose windows they count.
+    pub from: Option<Micros>,
+    /// Only those whose holds were opened before this time.
+    pub to: Option<Micros>,
+    /// What counts.
+    pub only: Only,
+}
+
+impl ChargeQuery {
+    /// Whether an entry is one that is asked for.
+    pub fn passes(&self, entry: &Entry) -> bool {
+        let Body::Settled(settled) = &entry.body else {
+            return false;
+        };
+        let at = settled.hold.opened_at;
+        entry.seq > self.after
+            && self.until.is_none_or(|until| entry.seq <= until)
+            && self.from.is_none_or(|from| from <= at)
+            && self.to.is_none_or(|to| at < to)
+            && self.only.passes(&settled.hold)
+    }
 }
 
 /// Asks for entries in the order of their numbers.

@@ -11,7 +11,7 @@ use crate::id::Id;
 use crate::journal::reader::{Reader, Step};
 use crate::journal::segment;
 use crate::quantity::{Meter, Quantities};
-use crate::query::{AsOf, GroupBy, UsageQuery};
+use crate::query::{AsOf, GroupBy, Only, UsageQuery};
 use crate::quota::Window;
 use crate::record::Record;
 use crate::shared::Shared;
@@ -133,9 +133,8 @@ fn query(from: Micros, to: Micros, window: Window) -> UsageQuery {
         window,
         timezone: "UTC".to_owned(),
         group_by: vec![GroupBy::Tenant],
-        tenant: None,
-        project: None,
-        function: None,
+        only: Only::default(),
+        by_currency: false,
         cursor: None,
         limit: 1,
     }

@@ -56,6 +56,7 @@ pub(crate) fn options(dir: &Path) -> Options {
         documents_bytes_max: 100_000,
         tags_max: 8,
         text_bytes_max: 256,
+        fold_entries_max: 10_000,
         denials_ring: 16,
         denial_counters_max: 64,
     }
@@ -208,9 +209,8 @@ pub(crate) fn usage_query(from: Micros, to: Micros, window: Window) -> UsageQuer
         window,
         timezone: "UTC".to_owned(),
         group_by: Vec::new(),
-        tenant: None,
-        project: None,
-        function: None,
+        only: Only::default(),
+        by_currency: false,
         cursor: None,
         limit: 1_000,
     }

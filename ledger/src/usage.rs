@@ -1,86 +1,112 @@
-//! Usage per window and group, summed from the view's rows.
+//! Usage per window and group: from the view's rows where these tell enough, else from the entries
+//! one by one.
+//!
+//! Both ways sum the same settlements up to the same entry, page by page, and keep no more groups
+//! than a page has items.
+
+mod fold;
+mod rows;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calendar::{self, HOUR_US, Span};
+use crate::calendar::{self, DAY_US, HOUR_US, Span};
 use crate::clock::Micros;
 use crate::codec;
+use crate::entry::{Hold, Settled};
 use crate::error::QueryError;
 use crate::quantity::Meter;
 use crate::query::{AsOf, GroupBy, UsageItem, UsageQuery, UsageReport};
 use crate::quota::Window;
 use crate::shared::Shared;
 use crate::view::View;
-use crate::view::row::{self, Grain, Key, Row, Sums};
-use crate::view::store::Store;
+use crate::view::row::{SLOT_US, Sums};
 
 /// Windows that one question may span.
 const WINDOWS_MAX: i64 = 20_000;
-/// Groups times windows that one question may sum up.
-const SUMS_MAX: usize = 1_000_000;
 /// Items a page.
 const LIMIT_MAX: usize = 10_000;
-/// How often to start again when rows changed under the scan, before holding them still.
-const TRIES: usize = 3;
+/// Groups that one question may ask for, the meter included.
+const GROUP_BY_MAX: usize = 3;
+/// Tags that one question may filter by.
+const TAGS_MAX: usize = 16;
 
-/// What an item is grouped by, without the window.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-struct Names {
-    tenant: Option<String>,
-    project: Option<String>,
-    function: Option<String>,
+/// The values of what is grouped by, without the meter, and at the end the currency if wanted.
+type Names = Vec<Option<String>>;
+
+/// Where the next page begins, and up to where it counts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Cursor {
+    seq: u64,
+    lsn: u64,
+    at: Micros,
+    /// Start of a window.
+    start: Micros,
+    /// The last item of it that was handed out; none of it if absent.
+    after: Option<(Names, Option<Meter>)>,
 }
 
-/// The last item of a page.
-type Cursor = (Micros, Names, Option<Meter>);
-
-type Groups = BTreeMap<(usize, Names), Sums>;
+impl Cursor {
+    fn as_of(&self) -> AsOf {
+        AsOf {
+            seq: self.seq,
+            lsn: self.lsn,
+            at: self.at,
+        }
+    }
+}
 
 /// A checked question.
 struct Plan<'a> {
     query: &'a UsageQuery,
+    /// The windows from the page's first on.
     windows: Vec<Span>,
-    grain: Grain,
+    cursor: Option<Cursor>,
+    /// What items are grouped by, but for the meter.
+    groups: Vec<&'a GroupBy>,
+    by_meter: bool,
 }
 
-/// What is taken out of the view at one instant.
-struct Cut {
+/// The sums of the first groups of a page.
+struct Groups {
+    sums: BTreeMap<(usize, Names), Sums>,
+    /// How many groups are kept: those that come first.
+    most: usize,
+    /// Whether a group was left out.
+    more: bool,
+    /// The first group of the page.
+    first: Option<(usize, Names)>,
+}
+
+/// What a page is made of.
+struct Summed {
+    groups: Groups,
     as_of: AsOf,
     currency: Option<String>,
-    store: Arc<Store>,
-    tenants: Vec<(String, Vec<(Key, Row)>)>,
+    /// Windows that were summed; the others are for the next page.
+    windows: usize,
 }
-
-/// The rows changed while they were read.
-struct Changed;
 
 /// Answers the question.
 pub(crate) fn usage(shared: &Shared, query: &UsageQuery) -> Result<UsageReport, QueryError> {
     let plan = plan(query)?;
-    let (cut, groups, ()) = plan.gather(shared, |_view| ())?;
-    plan.report(&cut, groups)
+    let summed = if plan.rows_tell() {
+        rows::sum(shared, &plan)?
+    } else {
+        fold::sum(shared, &plan)?
+    };
+    Ok(plan.report(summed))
 }
 
-/// What the rows of all windows of the question come to, by tenant; and what `also` finds in the
-/// view at the same instant.
+/// What the rows of all windows of a question by tenant come to; and what `also` finds in the view
+/// at the same instant.
 pub(crate) fn totals<T>(
     shared: &Shared,
     query: &UsageQuery,
     also: impl Fn(&View) -> T,
 ) -> Result<(AsOf, BTreeMap<String, Sums>, T), QueryError> {
-    let plan = plan(query)?;
-    let (cut, groups, also) = plan.gather(shared, also)?;
-    let mut totals: BTreeMap<String, Sums> = BTreeMap::new();
-    for ((_, names), sums) in groups {
-        totals
-            .entry(names.tenant.unwrap_or_default())
-            .or_default()
-            .add(&sums);
-    }
-    Ok((cut.as_of, totals, also))
+    rows::totals(shared, &plan(query)?, also)
 }
 
 fn invalid(field: &'static str, fault: impl Into<String>) -> QueryError {
@@ -97,234 +123,205 @@ fn plan(query: &UsageQuery) -> Result<Plan<'_>, QueryError> {
     if query.limit == 0 || query.limit > LIMIT_MAX {
         return Err(invalid("limit", format!("must be from 1 to {LIMIT_MAX}")));
     }
+    let by = &query.group_by;
+    let twice = (1..by.len()).any(|at| by.iter().take(at).any(|other| Some(other) == by.get(at)));
+    if by.len() > GROUP_BY_MAX || twice {
+        let fault = format!("must be at most {GROUP_BY_MAX}, each once");
+        return Err(invalid("group_by", fault));
+    }
+    if query.only.tags.len() > TAGS_MAX {
+        return Err(invalid(
+            "tag",
+            format!("must be given at most {TAGS_MAX} times"),
+        ));
+    }
     let zone = calendar::zone(&query.timezone).ok_or_else(|| {
-        invalid(
-            "tz",
-            format!("`{}` is not a known time zone", query.timezone),
-        )
+        let fault = format!("`{}` is not a known time zone", query.timezone);
+        invalid("tz", fault)
     })?;
     for (field, at) in [("from", query.from), ("to", query.to)] {
         let span = calendar::span(&zone, query.window, at)
             .ok_or_else(|| invalid(field, "lies outside the calendar"))?;
         if span.start != at {
-            let nearest = if at - span.start <= span.end - at {
-                span.start
-            } else {
-                span.end
-            };
+            let before = at - span.start <= span.end - at;
+            let nearest = if before { span.start } else { span.end };
             return Err(QueryError::Border { field, nearest });
         }
     }
     if query.to <= query.from {
         return Err(invalid("to", "must be after from"));
     }
-    let shortest = if query.window == Window::Hour {
-        HOUR_US
-    } else {
-        23 * HOUR_US
+    let shortest = match query.window {
+        Window::Month => 27 * DAY_US,
+        Window::Day => 23 * HOUR_US,
+        _ => HOUR_US,
     };
     if query.to.saturating_sub(query.from) / shortest > WINDOWS_MAX {
-        return Err(invalid(
-            "to",
-            format!("must be at most {WINDOWS_MAX} windows after from"),
-        ));
+        let fault = format!("must be at most {WINDOWS_MAX} windows after from");
+        return Err(invalid("to", fault));
     }
-    let windows = calendar::spans(&zone, query.window, query.from, query.to);
-    let by_month = query.window == Window::Month && query.timezone == "UTC";
+    let mut windows = calendar::spans(&zone, query.window, query.from, query.to);
+    let cursor = match &query.cursor {
+        None => None,
+        Some(text) => Some(
+            decode(text)
+                .filter(|cursor| windows.iter().any(|span| span.start == cursor.start))
+                .ok_or_else(stray)?,
+        ),
+    };
+    windows.retain(|span| {
+        cursor
+            .as_ref()
+            .is_none_or(|cursor| cursor.start <= span.start)
+    });
+    let groups = by.iter().filter(|by| **by != GroupBy::Meter).collect();
     Ok(Plan {
         query,
         windows,
-        grain: if by_month { Grain::Month } else { Grain::Day },
+        cursor,
+        groups,
+        by_meter: by.contains(&GroupBy::Meter),
     })
 }
 
+/// A cursor of another list, or of none.
+fn stray() -> QueryError {
+    invalid("cursor", "is not one of this list")
+}
+
 impl Plan<'_> {
-    /// Sums up at one instant, and asks the view for more at that same instant.
-    fn gather<T>(
-        &self,
-        shared: &Shared,
-        also: impl Fn(&View) -> T,
-    ) -> Result<(Cut, Groups, T), QueryError> {
-        for _ in 0..TRIES {
-            let view = shared.fresh_view();
-            let (cut, also) = (self.cut(&view)?, also(&view));
-            drop(view);
-            if let Ok(groups) = self.sum(&cut)? {
-                return Ok((cut, groups, also));
+    /// Whether the rows know everything that is asked for, and end where the windows do.
+    fn rows_tell(&self) -> bool {
+        let only = &self.query.only;
+        let known =
+            |by: &&&GroupBy| matches!(by, GroupBy::Tenant | GroupBy::Project | GroupBy::Function);
+        let aligned = |span: &Span| span.start % SLOT_US == 0 && span.end % SLOT_US == 0;
+        only.image.is_none()
+            && only.key.is_none()
+            && only.tags.is_empty()
+            && self.groups.iter().filter(known).count() == self.groups.len()
+            && self.windows.iter().all(aligned)
+    }
+
+    /// No groups yet.
+    fn groups(&self) -> Groups {
+        let first = self.cursor.as_ref().and_then(|cursor| cursor.after.clone());
+        Groups {
+            sums: BTreeMap::new(),
+            most: self.query.limit.saturating_add(1),
+            more: false,
+            first: first.map(|(names, _)| (0, names)),
+        }
+    }
+
+    fn names_of(&self, hold: &Hold, currency: &str) -> Names {
+        let name = |by: &&GroupBy| match by {
+            GroupBy::Tenant => Some(hold.tenant.clone()),
+            GroupBy::Project => Some(hold.project.clone()),
+            GroupBy::Function => hold.function.clone(),
+            GroupBy::Image => Some(hold.image.clone()),
+            GroupBy::Key => Some(hold.key.clone()),
+            GroupBy::Tag(key) => {
+                let mut tags = hold.tags.iter();
+                tags.find(|(name, _)| name == key)
+                    .map(|(_, value)| value.clone())
             }
-        }
-        let view = shared.fresh_view();
-        let (cut, also) = (self.cut(&view)?, also(&view));
-        match self.sum(&cut)? {
-            Ok(groups) => Ok((cut, groups, also)),
-            Err(Changed) => Err(QueryError::ViewUnavailable),
-        }
-    }
-
-    fn keys(&self, tenant: &str) -> (Vec<u8>, Vec<u8>) {
-        let first = row::number(self.grain, self.query.from);
-        let last = row::number(self.grain, self.query.to - 1);
-        let key = |number| row::start(tenant, self.grain, number);
-        (key(first), key(last.saturating_add(1)))
-    }
-
-    fn cut(&self, view: &View) -> Result<Cut, QueryError> {
-        if view.rows_fault.is_some() {
-            return Err(QueryError::ViewUnavailable);
-        }
-        let names = match &self.query.tenant {
-            Some(tenant) => vec![tenant.clone()],
-            None => view.state.tenant_names(),
+            GroupBy::Meter => None,
         };
-        let warm = |tenant: String| {
-            let (from, to) = self.keys(&tenant);
-            let rows = view.rows.warm(&tenant, &from, &to);
-            (tenant, rows)
-        };
-        let card = view.state.cards().first();
-        Ok(Cut {
-            as_of: view.as_of(),
-            currency: card.map(|card| card.card.currency.clone()),
-            store: Arc::clone(view.rows.store()),
-            tenants: names.into_iter().map(warm).collect(),
-        })
+        let currency = self.query.by_currency.then(|| Some(currency.to_owned()));
+        self.groups.iter().map(name).chain(currency).collect()
     }
 
-    /// Sums up the database's rows, but where there is a warm one, that.
-    fn sum(&self, cut: &Cut) -> Result<Result<Groups, Changed>, QueryError> {
-        let mut groups = Groups::new();
-        for (tenant, warm) in &cut.tenants {
-            let (from, to) = self.keys(tenant);
-            for stored in cut.store.scan(from, to) {
-                let (key, value) = stored?;
-                if warm
-                    .binary_search_by(|(warm, _)| warm.as_ref().cmp(&key))
-                    .is_ok()
-                {
-                    continue;
-                }
-                let row = Row::decode(&value).ok_or(QueryError::ViewUnavailable)?;
-                if row.lsn > cut.as_of.lsn {
-                    return Ok(Err(Changed));
-                }
-                self.add(&mut groups, tenant, &key, &row)?;
+    /// The place of the window around an instant.
+    fn window_at(&self, at: Micros) -> Option<usize> {
+        let after = self.windows.partition_point(|span| span.start <= at);
+        let place = after.checked_sub(1)?;
+        self.windows.get(place)?.contains(at).then_some(place)
+    }
+
+    fn report(&self, summed: Summed) -> UsageReport {
+        let Summed {
+            groups,
+            as_of,
+            currency,
+            windows,
+        } = summed;
+        let cursor = |start, after| {
+            let AsOf { seq, lsn, at } = as_of;
+            encode(&Cursor {
+                seq,
+                lsn,
+                at,
+                start,
+                after,
+            })
+        };
+        let start_of = |window: usize| self.windows.get(window).map(|span| span.start);
+        // Where to go on once all of these groups are told.
+        let rest = match groups.sums.last_key_value() {
+            Some(((window, names), _)) if groups.more => {
+                let after = Some((names.clone(), Meter::MEASURED.last().copied()));
+                start_of(*window).map(|start| cursor(start, after))
             }
-            for (key, row) in warm {
-                self.add(&mut groups, tenant, key, row)?;
-            }
-        }
-        Ok(Ok(groups))
-    }
-
-    fn add(
-        &self,
-        groups: &mut Groups,
-        tenant: &str,
-        key: &[u8],
-        row: &Row,
-    ) -> Result<(), QueryError> {
-        let parsed = row::parse(tenant, key);
-        let (number, project, function) = parsed.ok_or(QueryError::ViewUnavailable)?;
-        let query = self.query;
-        let other = |wanted: &Option<String>, found| {
-            wanted
-                .as_deref()
-                .is_some_and(|wanted| Some(wanted) != found)
+            _ => start_of(windows).map(|start| cursor(start, None)),
         };
-        if other(&query.project, Some(project)) || other(&query.function, function) {
-            return Ok(());
-        }
-        let by = |group| query.group_by.contains(&group);
-        let names = Names {
-            tenant: by(GroupBy::Tenant).then(|| tenant.to_owned()),
-            project: by(GroupBy::Project).then(|| project.to_owned()),
-            function: function
-                .filter(|_| by(GroupBy::Function))
-                .map(str::to_owned),
-        };
-        for slot in &row.slots {
-            let Some(window) = self.window_of(number, slot.number) else {
+        let told = self
+            .cursor
+            .as_ref()
+            .and_then(|cursor| cursor.after.as_ref());
+        let (mut items, mut last) = (Vec::new(), None);
+        for ((window, names), sums) in groups.sums.iter().filter(|(_, sums)| !sums.is_zero()) {
+            let Some(span) = self.windows.get(*window) else {
                 continue;
             };
-            groups
-                .entry((window, names.clone()))
-                .or_default()
-                .add(&slot.sums);
-        }
-        if groups.len() > SUMS_MAX {
-            return Err(invalid(
-                "group_by",
-                "makes too many groups; ask for a shorter time",
-            ));
-        }
-        Ok(())
-    }
-
-    fn window_of(&self, number: u32, slot: u8) -> Option<usize> {
-        match self.grain {
-            Grain::Month => self
-                .windows
-                .iter()
-                .position(|span| calendar::month_number(span.start) == number),
-            Grain::Day => {
-                let at = row::slot_start(number, slot);
-                let after = self.windows.partition_point(|span| span.start <= at);
-                let place = after.checked_sub(1)?;
-                self.windows.get(place)?.contains(at).then_some(place)
-            }
-        }
-    }
-
-    fn report(&self, cut: &Cut, groups: Groups) -> Result<UsageReport, QueryError> {
-        let after = match &self.query.cursor {
-            None => None,
-            Some(text) => {
-                Some(decode(text).ok_or_else(|| invalid("cursor", "is not one of this list"))?)
-            }
-        };
-        let mut items = Vec::new();
-        let mut next_cursor = None;
-        let mut last = None;
-        'groups: for ((window, names), sums) in groups {
-            let Some(span) = self.windows.get(window) else {
-                continue;
-            };
-            for (meter, item) in self.items(span, &names, &sums) {
-                let place: Cursor = (span.start, names.clone(), meter);
-                if after.as_ref().is_some_and(|after| place <= *after) {
+            for (meter, item) in self.items(span, names, sums) {
+                let before = |(after, most): &(Names, Option<Meter>)| {
+                    *window == 0 && (names, meter) <= (after, *most)
+                };
+                if told.is_some_and(before) {
                     continue;
                 }
                 if items.len() == self.query.limit {
-                    next_cursor = last.as_ref().map(encode);
-                    break 'groups;
+                    let next_cursor = last;
+                    return UsageReport {
+                        as_of,
+                        currency,
+                        items,
+                        next_cursor,
+                    };
                 }
                 items.push(item);
-                last = Some(place);
+                if items.len() == self.query.limit {
+                    last = Some(cursor(span.start, Some((names.clone(), meter))));
+                }
             }
         }
-        Ok(UsageReport {
-            as_of: cut.as_of,
-            currency: cut.currency.clone(),
+        UsageReport {
+            as_of,
+            currency,
             items,
-            next_cursor,
-        })
+            next_cursor: rest,
+        }
     }
 
     /// One item, or one for each meter used.
     fn items(&self, span: &Span, names: &Names, sums: &Sums) -> Vec<(Option<Meter>, UsageItem)> {
         let overrun = sums.overrun();
+        let (group, currency) = match names.split_last() {
+            Some((currency, group)) if self.query.by_currency => (group, currency.clone()),
+            _ => (names.as_slice(), None),
+        };
         let item = |meter: Option<Meter>| UsageItem {
             start: span.start,
             end: span.end,
-            tenant: names.tenant.clone(),
-            project: names.project.clone(),
-            function: names.function.clone(),
+            group: group.to_vec(),
+            currency: currency.clone(),
             meter,
             usage: meter.map_or(sums.usage, |meter| sums.usage.only(meter)),
             overrun: meter.map_or(overrun, |meter| overrun.only(meter)),
             cost: sums.cost(meter),
         };
-        if !self.query.group_by.contains(&GroupBy::Meter) {
+        if !self.by_meter {
             return vec![(None, item(None))];
         }
         let used = |meter: &Meter| sums.usage.get(*meter) > 0 || overrun.get(*meter) > 0;
@@ -332,6 +329,48 @@ impl Plan<'_> {
         meters
             .map(|meter| (Some(meter), item(Some(meter))))
             .collect()
+    }
+}
+
+impl Groups {
+    /// Room for every group.
+    fn all() -> Self {
+        Self {
+            sums: BTreeMap::new(),
+            most: usize::MAX,
+            more: false,
+            first: None,
+        }
+    }
+
+    /// Changes the sums of a group, unless the page ends before it.
+    fn change(&mut self, key: (usize, Names), change: impl FnOnce(&mut Sums)) {
+        if self.first.as_ref().is_some_and(|first| key < *first) {
+            return;
+        }
+        if let Some(sums) = self.sums.get_mut(&key) {
+            return change(sums);
+        }
+        if self.sums.len() < self.most {
+            return change(self.sums.entry(key).or_default());
+        }
+        // A group that is left out once comes after all that are kept from then on.
+        self.more = true;
+        if self
+            .sums
+            .last_key_value()
+            .is_some_and(|(last, _)| key < *last)
+        {
+            change(self.sums.entry(key).or_default());
+            self.sums.pop_last();
+        }
+    }
+
+    /// Takes a settlement away from its group, if that is kept.
+    fn take_away(&mut self, key: &(usize, Names), settled: &Settled) {
+        if let Some(sums) = self.sums.get_mut(key) {
+            sums.take_away(settled);
+        }
     }
 }
 
@@ -347,3 +386,6 @@ fn decode(text: &str) -> Option<Cursor> {
     let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
     postcard::from_bytes(&bytes?).ok()
 }
+
+#[cfg(test)]
+mod tests;

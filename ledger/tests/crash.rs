@@ -18,8 +18,8 @@ use std::thread;
 
 use ledger::{
     Act, Body, Ceiling, Clock, Effect, EntryKind, EntryQuery, GroupBy, HoldRequest, Id, Ledger,
-    Meter, Micros, Mode, Model, Money, OnLow, Options, Price, Quantities, Quota, RateCard, Scope,
-    Settlement, UsageQuery, Window,
+    Meter, Micros, Mode, Model, Money, OnLow, Only, Options, Price, Quantities, Quota, RateCard,
+    Scope, Settlement, UsageQuery, Window,
 };
 
 const CHILD: &str = "FAREBOX_LEDGER_CRASH_CHILD";
@@ -59,6 +59,7 @@ fn open(dir: &Path) -> Ledger {
         documents_bytes_max: 1_000,
         tags_max: 1,
         text_bytes_max: 64,
+        fold_entries_max: 10_000,
         denials_ring: 1,
         denial_counters_max: 1,
     };
@@ -247,9 +248,8 @@ fn executions_used(ledger: &Ledger) -> u64 {
         window: Window::Day,
         timezone: "UTC".to_owned(),
         group_by: vec![GroupBy::Function],
-        tenant: None,
-        project: None,
-        function: None,
+        only: Only::default(),
+        by_currency: false,
         cursor: None,
         limit: 10_000,
     };

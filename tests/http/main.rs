@@ -17,6 +17,7 @@ mod books;
 mod errors;
 mod evidence;
 mod executions;
+mod exports;
 mod files;
 mod idempotency;
 mod isolation;

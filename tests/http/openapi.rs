@@ -29,6 +29,8 @@ const ROUTES: &[(&str, &str)] = &[
     ("get", "/v1/executions/{id}/files/list"),
     ("delete", "/v1/executions/{id}"),
     ("get", "/v1/usage"),
+    ("get", "/v1/forecast"),
+    ("get", "/v1/exports/{format}"),
     ("get", "/v1/entries"),
     ("get", "/v1/holds"),
     ("get", "/.well-known/jwks.json"),

@@ -72,7 +72,7 @@ Examples:
     /// Tenants (asks the server).
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Check or rebuild a ledger on the disk; ask a server for checkpoints and proofs.
+    /// Check, rebuild or export a ledger on the disk; ask a server for checkpoints and proofs.
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Say what this host has and lacks for running sandboxes, each with its cure.
@@ -275,7 +275,8 @@ pub(crate) struct UsageArgs {
     /// Time zone of the borders.
     #[arg(long)]
     pub(crate) tz: Option<String>,
-    /// What to tell apart: tenant, meter, or both with a comma.
+    /// What to tell apart: at most three of tenant, project, function, image, key, meter and
+    /// tag:KEY, with commas.
     #[arg(long, value_name = "WHAT")]
     pub(crate) group_by: Option<String>,
     /// Only this tenant (for operators).
@@ -374,6 +375,15 @@ Examples:
     Verify(VerifyArgs),
     /// Throw the queryable view away and make it again from the journal.
     Rebuild(LedgerArgs),
+    /// Export the charges, as GET /v1/exports does on a running server.
+    ///
+    /// Needs the journal alone. Formats: csv and jsonl have a row for each line of each charge;
+    /// focus is FOCUS 1.2; beancount and hledger are plain-text accounting.
+    #[command(after_help = "\
+Examples:
+  farebox ledger export --format focus --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z -o f.csv
+  farebox ledger export --format csv --tenant acme --cursor 1234    (what came after entry 1234)")]
+    Export(Box<ExportArgs>),
     /// Print the newest signed checkpoint (asks the server).
     Checkpoint(CheckpointArgs),
     /// Show that an entry is in the newest checkpoint, and that this goes on from an older one
@@ -430,7 +440,47 @@ pub(crate) struct ProveArgs {
     pub(crate) key: Option<PathBuf>,
 }
 
-/// `ledger rebuild`, and where `verify` looks.
+/// `ledger export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// csv, jsonl, focus, beancount or hledger.
+    #[arg(long, value_name = "FORMAT", value_parser = parse::format)]
+    pub(crate) format: api::Format,
+    /// Only runs begun at this time or later, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse::time_us)]
+    pub(crate) from: Option<i64>,
+    /// Only runs begun before this time, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse::time_us)]
+    pub(crate) to: Option<i64>,
+    /// Only of this tenant.
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// Only of this project.
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+    /// Only of this function.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    /// Only in this image, NAME or NAME@DIGEST.
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// Only through this key.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Only with this tag; may be given again.
+    #[arg(long, value_name = "KEY:VALUE", value_parser = parse::tag)]
+    pub(crate) tag: Vec<(String, String)>,
+    /// Only entries after this one.
+    #[arg(long, value_name = "ENTRY")]
+    pub(crate) cursor: Option<u64>,
+    /// Write to this file, which appears once it is whole [default: standard output].
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `ledger rebuild`, and where `verify` and `export` look.
 #[derive(Debug, Args)]
 pub(crate) struct LedgerArgs {
     #[command(flatten)]

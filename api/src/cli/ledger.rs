@@ -1,5 +1,7 @@
-//! `farebox ledger`: proof and repair of a stopped server's ledger, and proofs from a running one.
+//! `farebox ledger`: proof, repair and exports of a stopped server's ledger, and proofs from a
+//! running one.
 
+mod export;
 mod prove;
 mod verify;
 
@@ -20,6 +22,7 @@ pub(crate) fn ledger(command: &LedgerCommand, output: &mut Output) -> Result<(),
     match command {
         LedgerCommand::Verify(args) => verify::verify(&directory(&args.ledger)?, args, output),
         LedgerCommand::Rebuild(args) => rebuild(&directory(args)?, output),
+        LedgerCommand::Export(args) => export::export(args, &directory(&args.ledger)?, output),
         LedgerCommand::Checkpoint(args) => prove::checkpoint(args, output),
         LedgerCommand::Prove(args) => prove::prove(args, output),
     }

@@ -53,6 +53,24 @@ pub(crate) fn duration_s(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The name of an export's format.
+pub(crate) fn format(text: &str) -> Result<api::Format, String> {
+    let names = api::Format::ALL.map(|(_, name)| name).join(", ");
+    api::Format::from_name(text).ok_or_else(|| format!("there are {names}"))
+}
+
+/// An RFC 3339 time, in microseconds.
+pub(crate) fn time_us(text: &str) -> Result<i64, String> {
+    let fault = || "write an RFC 3339 time, for example 2026-11-01T00:00:00Z".to_owned();
+    api::parse_rfc3339(text).ok_or_else(fault)
+}
+
+/// `cost_center:42`.
+pub(crate) fn tag(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once(':').ok_or("write KEY:VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// `executions=1000/day`.
 pub(crate) fn quota(text: &str) -> Result<Quota, String> {
     let parts = text.split_once('=').and_then(|(meter, rest)| {

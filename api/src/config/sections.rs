@@ -31,6 +31,9 @@ pub struct Server {
     pub list_scan_max: usize,
     pub event_heartbeat_ms: u64,
     pub event_streams_max: usize,
+    pub reports_max: usize,
+    pub reports_per_tenant_max: usize,
+    pub export_stall_ms: u64,
     pub rates_file: String,
     pub tiers_file: String,
 }
@@ -166,6 +169,14 @@ pub struct Records {
     pub segment_bytes: u64,
     pub index_max: usize,
     pub queue_max: usize,
+}
+
+/// `[exports]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exports {
+    pub provider: String,
+    pub region: String,
 }
 
 /// `[idempotency]`

@@ -190,13 +190,7 @@ pub(crate) async fn list(call: Call) -> Answer {
         }
         state
     });
-    let mut tags = Vec::new();
-    for tag in query.take_all("tag") {
-        match tag.split_once(':') {
-            Some((key, value)) => tags.push((key.to_owned(), value.to_owned())),
-            None => query.faults.add("?tag", "must be KEY:VALUE"),
-        }
-    }
+    let tags = query.tags();
     let none = query.take("function").is_some() | query.take("sandbox").is_some();
     let (from_us, to_us) = (query.time("from"), query.time("to"));
     query.finish()?;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ledger::{GroupBy, Meter, QueryError, UsageItem, UsageQuery, UsageReport, Window};
+use ledger::{GroupBy, Meter, Only, QueryError, UsageItem, UsageQuery, UsageReport, Window};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::call::{Answer, Call, ok};
+use crate::call::{Answer, Call, Query, ok};
 use crate::clock::rfc3339;
 use crate::error::{ApiError, Problem, Retry};
 use crate::shape;
@@ -56,7 +56,7 @@ pub(crate) struct UsageItemView {
     /// End of the window.
     pub end: String,
     /// What it is the usage of, by the names of `group_by`.
-    pub group: BTreeMap<&'static str, Option<String>>,
+    pub group: BTreeMap<String, Option<String>>,
     /// What was charged for, by meter; decimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<BTreeMap<String, String>>,
@@ -85,7 +85,7 @@ pub(crate) struct CostView {
     pub window: String,
     /// The zone whose calendar cuts the windows.
     pub tz: String,
-    /// ISO 4217 code.
+    /// ISO 4217 code; null where tenants have different ones.
     pub currency: Option<String>,
     /// Up to where this includes everything.
     pub as_of: AsOfView,
@@ -95,7 +95,7 @@ pub(crate) struct CostView {
     pub next_cursor: Option<String>,
 }
 
-/// Costs of one group in one window.
+/// Costs of one group in one window and one currency.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CostItemView {
     /// Start of the window.
@@ -103,9 +103,11 @@ pub(crate) struct CostItemView {
     /// End of the window.
     pub end: String,
     /// What they are the costs of, by the names of `group_by`.
-    pub group: BTreeMap<&'static str, Option<String>>,
+    pub group: BTreeMap<String, Option<String>>,
     /// The sum of the charges; decimal.
     pub cost: String,
+    /// ISO 4217 code.
+    pub currency: Option<String>,
 }
 
 /// Usage per window and group
@@ -114,13 +116,17 @@ pub(crate) struct CostItemView {
         ("to" = Option<String>, Query, description = "absent: this month's end"),
         ("window" = Option<String>, Query),
         ("tz" = Option<String>, Query),
-        ("group_by" = Option<String>, Query, description = "tenant,project,function,meter"),
+        ("group_by" = Option<String>, Query, description = "at most three of tenant, project, \
+            function, image, key, meter and tag:KEY, with commas"),
         ("tenant" = Option<String>, Query), ("project" = Option<String>, Query),
-        ("function" = Option<String>, Query), ("limit" = Option<u32>, Query),
-        ("cursor" = Option<String>, Query)),
+        ("function" = Option<String>, Query),
+        ("image" = Option<String>, Query, description = "NAME or NAME@DIGEST"),
+        ("key" = Option<String>, Query, description = "a token's jti"),
+        ("tag" = Option<String>, Query, description = "KEY:VALUE; may be given more than once"),
+        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = UsageView), (status = 400, body = Problem)))]
 pub(crate) async fn usage(call: Call) -> Answer {
-    let (query, report) = report(&call).await?;
+    let (query, report) = report(&call, false).await?;
     let items = report
         .items
         .iter()
@@ -143,18 +149,23 @@ pub(crate) async fn usage(call: Call) -> Answer {
         ("to" = Option<String>, Query, description = "absent: this month's end"),
         ("window" = Option<String>, Query),
         ("tz" = Option<String>, Query),
-        ("group_by" = Option<String>, Query, description = "tenant,project,function,meter"),
+        ("group_by" = Option<String>, Query, description = "at most three of tenant, project, \
+            function, image, key, meter and tag:KEY, with commas"),
         ("tenant" = Option<String>, Query), ("project" = Option<String>, Query),
-        ("function" = Option<String>, Query), ("limit" = Option<u32>, Query),
-        ("cursor" = Option<String>, Query)),
+        ("function" = Option<String>, Query),
+        ("image" = Option<String>, Query, description = "NAME or NAME@DIGEST"),
+        ("key" = Option<String>, Query, description = "a token's jti"),
+        ("tag" = Option<String>, Query, description = "KEY:VALUE; may be given more than once"),
+        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = CostView), (status = 400, body = Problem)))]
 pub(crate) async fn costs(call: Call) -> Answer {
-    let (query, report) = report(&call).await?;
+    let (query, report) = report(&call, true).await?;
     let items = report.items.iter().map(|item| CostItemView {
         start: rfc3339(item.start),
         end: rfc3339(item.end),
         group: group(&query, item),
         cost: item.cost.to_string(),
+        currency: item.currency.clone(),
     });
     Ok(ok(&CostView {
         from: rfc3339(query.from),
@@ -168,9 +179,13 @@ pub(crate) async fn costs(call: Call) -> Answer {
     }))
 }
 
-async fn report(call: &Call) -> Result<(UsageQuery, UsageReport), ApiError> {
-    let query = read(call)?;
+async fn report(call: &Call, by_currency: bool) -> Result<(UsageQuery, UsageReport), ApiError> {
+    let query = UsageQuery {
+        by_currency,
+        ..read(call)?
+    };
     let (ledger, asked) = (call.app.ledger.clone(), query.clone());
+    let _pass = call.app.reports.enter(call.caller()?)?;
     // A read may wait for what was durable when it arrived.
     let report = call.app.blocking(move || ledger.usage(&asked)).await?;
     Ok((query, report.map_err(failed)?))
@@ -178,7 +193,7 @@ async fn report(call: &Call) -> Result<(UsageQuery, UsageReport), ApiError> {
 
 fn read(call: &Call) -> Result<UsageQuery, ApiError> {
     let mut query = call.query()?;
-    let tenant = call.tenant(&mut query)?;
+    let only = only(call, &mut query)?;
     let page = query.page(&call.app, |cursor| Some(cursor.to_owned()));
     let (from, to) = (query.time("from"), query.time("to"));
     let window = match query.take("window").as_deref() {
@@ -192,25 +207,14 @@ fn read(call: &Call) -> Result<UsageQuery, ApiError> {
     };
     let timezone = query.take("tz").unwrap_or_else(|| "UTC".to_owned());
     let month = month_of(call.app.clock.wall_us(), &timezone);
-    let mut group_by = Vec::new();
-    for name in query
-        .take("group_by")
-        .unwrap_or_default()
+    let group_by = query.take("group_by").unwrap_or_default();
+    let names = group_by
         .split(',')
-        .filter(|n| !n.is_empty())
-    {
-        match name.trim() {
-            "tenant" => group_by.push(GroupBy::Tenant),
-            "project" => group_by.push(GroupBy::Project),
-            "function" => group_by.push(GroupBy::Function),
-            "meter" => group_by.push(GroupBy::Meter),
-            _ => query.faults.add(
-                "?group_by",
-                "must be of tenant, project, function and meter",
-            ),
-        }
-    }
-    let (project, function) = (query.take("project"), query.take("function"));
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let group_by = names
+        .filter_map(|name| group_of(name, &mut query))
+        .collect();
     query.finish()?;
     Ok(UsageQuery {
         from: from.unwrap_or(month.0),
@@ -218,11 +222,42 @@ fn read(call: &Call) -> Result<UsageQuery, ApiError> {
         window,
         timezone,
         group_by,
-        tenant: tenant.map(|tenant| tenant.profile.name.clone()),
-        project,
-        function,
+        only,
+        by_currency: false,
         cursor: page.cursor,
         limit: page.limit,
+    })
+}
+
+fn group_of(name: &str, query: &mut Query) -> Option<GroupBy> {
+    Some(match name {
+        "tenant" => GroupBy::Tenant,
+        "project" => GroupBy::Project,
+        "function" => GroupBy::Function,
+        "image" => GroupBy::Image,
+        "key" => GroupBy::Key,
+        "meter" => GroupBy::Meter,
+        _ => match name.strip_prefix("tag:").filter(|key| !key.is_empty()) {
+            Some(key) => GroupBy::Tag(key.to_owned()),
+            None => {
+                let detail = "must be of tenant, project, function, image, key, meter and tag:KEY";
+                query.faults.add("?group_by", detail);
+                return None;
+            }
+        },
+    })
+}
+
+/// The filters that usage, costs and exports share; a tenant's token reaches its own alone.
+pub(super) fn only(call: &Call, query: &mut Query) -> Result<Only, ApiError> {
+    let tenant = call.tenant(query)?;
+    Ok(Only {
+        tenant: tenant.map(|tenant| tenant.profile.name.clone()),
+        project: query.take("project"),
+        function: query.take("function"),
+        image: query.take("image"),
+        key: query.take("key"),
+        tags: query.tags(),
     })
 }
 
@@ -244,14 +279,29 @@ fn month_of(now_us: i64, timezone: &str) -> (i64, i64) {
     borders().unwrap_or_default()
 }
 
-fn group(query: &UsageQuery, item: &UsageItem) -> BTreeMap<&'static str, Option<String>> {
-    let each = query.group_by.iter().map(|by| match by {
-        GroupBy::Tenant => ("tenant", item.tenant.clone()),
-        GroupBy::Project => ("project", item.project.clone()),
-        GroupBy::Function => ("function", item.function.clone()),
-        GroupBy::Meter => ("meter", item.meter.map(|meter| meter.name().to_owned())),
+fn group(query: &UsageQuery, item: &UsageItem) -> BTreeMap<String, Option<String>> {
+    let mut values = item.group.iter();
+    let each = query.group_by.iter().map(|by| {
+        let value = match by {
+            GroupBy::Meter => item.meter.map(|meter| meter.name().to_owned()),
+            _ => values.next().cloned().flatten(),
+        };
+        (group_name(by), value)
     });
     each.collect()
+}
+
+fn group_name(by: &GroupBy) -> String {
+    let name = match by {
+        GroupBy::Tenant => "tenant",
+        GroupBy::Project => "project",
+        GroupBy::Function => "function",
+        GroupBy::Image => "image",
+        GroupBy::Key => "key",
+        GroupBy::Meter => "meter",
+        GroupBy::Tag(key) => return format!("tag:{key}"),
+    };
+    name.to_owned()
 }
 
 fn usage_item(query: &UsageQuery, item: &UsageItem) -> UsageItemView {
@@ -272,7 +322,8 @@ fn usage_item(query: &UsageQuery, item: &UsageItem) -> UsageItemView {
     }
 }
 
-fn unit(meter: Meter) -> &'static str {
+/// The base unit of a meter.
+pub(crate) fn unit(meter: Meter) -> &'static str {
     match meter {
         Meter::Executions => "execution",
         Meter::CpuUs | Meter::WallUs => "us",

@@ -13,7 +13,7 @@ use proptest::sample::Index;
 use tempfile::TempDir;
 
 use self::naive::{DAY, DECEMBER, get, in_scope, price, start};
-use self::op::{Op, op};
+use self::op::{Op, Question, op, question};
 use crate::testing::*;
 use crate::*;
 
@@ -182,6 +182,8 @@ impl Model {
             project,
             function,
             key,
+            image,
+            tags,
             cpu_ms,
             retry,
             reduce,
@@ -198,6 +200,9 @@ impl Model {
         request.project = format!("p{project}");
         request.function = function.map(|function| format!("f{function}"));
         request.key = format!("k{key}");
+        request.image = format!("i{image}@digest");
+        let tag = |(key, value): &(u8, u8)| (format!("t{key}"), format!("v{value}"));
+        request.tags = tags.iter().map(tag).collect();
         request.ceiling.cpu_ms = *cpu_ms;
         request.ceiling.wall_ms = cpu_ms * 2;
         request.idempotency = retry.as_ref().map(idempotency);
@@ -434,16 +439,16 @@ proptest! {
     #[test]
     fn the_ledger_does_what_the_model_does(
         ops in proptest::collection::vec(op(), 1..150),
-        filters in proptest::collection::vec(
-            (proptest::option::of(0..3_usize), proptest::option::of(0..3_u8), 0..3_u8), 3),
+        questions in proptest::collection::vec(question(), 8),
     ) {
         let mut model = Model::new();
         for op in &ops {
             model.apply(op);
         }
-        model.compare(&filters);
+        model.compare(&questions);
+        questions.iter().for_each(|question| model.settle_between_pages(question));
         model.apply(&Op::Reopen { orderly: false });
-        model.compare(&filters);
+        model.compare(&questions);
         let (head, open) = (model.ledger().head(), model.open_runs().len());
         model.ledger.take().unwrap().close().unwrap();
         let verified = verify(model.dir.path(), &mut |_| {}).unwrap();
@@ -452,6 +457,6 @@ proptest! {
         prop_assert_eq!((verified.holds_open, verified.commands), (open, head.lsn));
         rebuild(model.dir.path(), &mut |_| {}).unwrap();
         model.open();
-        model.compare(&filters);
+        model.compare(&questions);
     }
 }

@@ -217,7 +217,13 @@ fn usage_is_summed_by_window_and_group_and_includes_what_is_durable() {
             (report.as_of.seq, report.currency.as_deref()),
             (7, Some("USD"))
         );
-        let brief = |item: UsageItem| (item.start, item.tenant.unwrap(), item.usage.executions);
+        let brief = |item: UsageItem| {
+            (
+                item.start,
+                item.group[0].clone().unwrap(),
+                item.usage.executions,
+            )
+        };
         report.items.into_iter().map(brief).collect::<Vec<_>>()
     };
     let wanted = vec![

@@ -67,12 +67,29 @@ impl Sums {
         self.usage = self.usage.plus(&settled.posted);
         self.exceed(&settled.overrun);
         for line in &settled.charge.lines {
-            let place = Meter::MEASURED
-                .iter()
-                .position(|meter| *meter == line.meter);
-            if let Some(cost) = place.and_then(|place| self.costs.get_mut(place)) {
-                *cost = sum(*cost, line.amount);
-            }
+            self.cost_of(line.meter, line.amount);
+        }
+    }
+
+    /// Takes a settlement away that was added before.
+    pub(crate) fn take_away(&mut self, settled: &Settled) {
+        self.usage = self.usage.above(&settled.posted);
+        let overrun = self.overrun().above(&settled.overrun);
+        self.overrun = (!overrun.is_zero()).then(|| Box::new(overrun));
+        for line in &settled.charge.lines {
+            self.cost_of(line.meter, Money(line.amount.0.saturating_neg()));
+        }
+    }
+
+    /// Whether nothing was used and nothing cost anything.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.usage.is_zero() && self.overrun.is_none() && self.costs == Self::default().costs
+    }
+
+    fn cost_of(&mut self, meter: Meter, amount: Money) {
+        let place = Meter::MEASURED.iter().position(|known| *known == meter);
+        if let Some(cost) = place.and_then(|place| self.costs.get_mut(place)) {
+            *cost = sum(*cost, amount);
         }
     }
 

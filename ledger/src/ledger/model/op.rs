@@ -13,6 +13,8 @@ pub(super) enum Op {
         project: u8,
         function: Option<u8>,
         key: u8,
+        image: u8,
+        tags: Vec<(u8, u8)>,
         cpu_ms: u64,
         retry: Option<u8>,
         reduce: bool,
@@ -42,6 +44,61 @@ pub(super) enum Op {
     },
 }
 
+/// Tags of a hold: at most one value a key.
+fn tags() -> impl Strategy<Value = Vec<(u8, u8)>> {
+    let value = || proptest::option::of(0..2_u8);
+    (value(), value()).prop_map(|(one, other)| {
+        let tags = [one.map(|value| (0, value)), other.map(|value| (1, value))];
+        tags.into_iter().flatten().collect()
+    })
+}
+
+/// A question about usage: filters, groups, windows, zone and length of a page.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) tenant: Option<usize>,
+    pub(super) project: Option<u8>,
+    pub(super) function: Option<u8>,
+    pub(super) key: Option<u8>,
+    pub(super) image: Option<u8>,
+    pub(super) tags: Vec<(u8, u8)>,
+    pub(super) group_by: Vec<usize>,
+    pub(super) window: usize,
+    pub(super) zone: usize,
+    pub(super) limit: usize,
+}
+
+/// Any question, more often than not with few filters, so that something passes.
+pub(super) fn question() -> impl Strategy<Value = Question> {
+    let rarely = || proptest::option::weighted(0.2, 0..2_u8);
+    let filters = (
+        proptest::option::weighted(0.3, 0..3_usize),
+        proptest::option::weighted(0.2, 0..3_u8),
+        rarely(),
+        rarely(),
+        rarely(),
+        prop_oneof![4 => Just(Vec::new()), 1 => tags()],
+    );
+    let groups: Vec<usize> = (0..8).collect();
+    let groups = proptest::sample::subsequence(groups, 0..=3).prop_shuffle();
+    let asked = (filters, groups, 0..3_usize, 0..4_usize, 1..6_usize);
+    asked.prop_map(|(filters, group_by, window, zone, limit)| {
+        let (tenant, project, function, key, image, tags) = filters;
+        Question {
+            tenant,
+            project,
+            function,
+            key,
+            image,
+            tags,
+            group_by,
+            window,
+            zone,
+            limit,
+        }
+    })
+}
+
 /// Any of it, holds and settlements most often.
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let hold = (
@@ -49,6 +106,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         0..3_u8,
         proptest::option::of(0..2_u8),
         0..2_u8,
+        (0..2_u8, tags()),
         1..2_000_u64,
         proptest::option::weighted(0.3, 0..6_u8),
         any::<bool>(),
@@ -56,8 +114,9 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     let quota = (0..4_u8, 0..4_u8, 0..5_u8, 0..6_u64);
     let quotas = proptest::collection::vec(quota, 0..4);
     prop_oneof![
-        8 => hold.prop_map(|(tenant, project, function, key, cpu_ms, retry, reduce)| {
-            Op::Hold { tenant, project, function, key, cpu_ms, retry, reduce }
+        8 => hold.prop_map(|(tenant, project, function, key, more, cpu_ms, retry, reduce)| {
+            let (image, tags) = more;
+            Op::Hold { tenant, project, function, key, image, tags, cpu_ms, retry, reduce }
         }),
         6 => (any::<Index>(), 0..3_000_000_u64)
             .prop_map(|(which, cpu_us)| Op::Settle { which, cpu_us }),

@@ -1,0 +1,236 @@
+//! Exports: the ledger's charges as others read them, in one pass over the settlements and in
+//! bounded memory.
+//!
+//! `csv` and `jsonl` have a row for each line of each charge. `focus` adds up what is alike within
+//! an hour, `beancount` and `hledger` within a day; they hold what they add up only so long, and
+//! then write it: the same hour or day may come again further down. Money and quantities are exact
+//! decimals.
+
+mod books;
+mod focus;
+mod lines;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ledger::{Body, Effect, Entry, Meter, Model, RateCard};
+
+/// Sums that are held at once.
+const SUMS_MAX: usize = 2_048;
+/// Settlements that are added up before the sums are written.
+const SETTLEMENTS_MAX: usize = 65_536;
+
+/// What an export is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A row for each line of a charge.
+    Csv,
+    /// The same, as JSON objects, one a line.
+    Jsonl,
+    /// FOCUS 1.2, the specification of cost and usage data.
+    Focus,
+    /// Beancount's text.
+    Beancount,
+    /// hledger's journal.
+    Hledger,
+}
+
+impl Format {
+    /// All of them, with their names in URLs and on the command line.
+    pub const ALL: [(Format, &'static str); 5] = [
+        (Format::Csv, "csv"),
+        (Format::Jsonl, "jsonl"),
+        (Format::Focus, "focus"),
+        (Format::Beancount, "beancount"),
+        (Format::Hledger, "hledger"),
+    ];
+
+    /// The format of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Format> {
+        let mut all = Format::ALL.iter();
+        all.find(|(_, known)| *known == name)
+            .map(|(format, _)| *format)
+    }
+
+    /// Media type and file name.
+    pub(crate) fn file(self) -> (&'static str, &'static str) {
+        match self {
+            Format::Csv => ("text/csv; charset=utf-8", "charges.csv"),
+            Format::Jsonl => ("application/x-ndjson", "charges.jsonl"),
+            Format::Focus => ("text/csv; charset=utf-8", "focus.csv"),
+            Format::Beancount => ("text/plain; charset=utf-8", "charges.beancount"),
+            Format::Hledger => ("text/plain; charset=utf-8", "charges.journal"),
+        }
+    }
+}
+
+/// Who bills, as FOCUS wants to know.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// Name of the provider, publisher and issuer of invoices.
+    pub provider: String,
+    /// Where the service runs.
+    pub region: String,
+}
+
+/// An export that is being written.
+#[derive(Debug)]
+pub struct Export {
+    writer: Writer,
+    packages: Packages,
+}
+
+/// The prices that sell packages, by entry of the rate card.
+type Packages = BTreeSet<(u64, Meter)>;
+
+#[derive(Debug)]
+enum Writer {
+    Lines(lines::Lines),
+    Focus(focus::Focus),
+    Books(books::Books),
+}
+
+impl Export {
+    /// Begins one.
+    #[must_use]
+    pub fn new(format: Format, issuer: Issuer) -> Export {
+        let writer = match format {
+            Format::Csv => Writer::Lines(lines::Lines::Csv),
+            Format::Jsonl => Writer::Lines(lines::Lines::Json),
+            Format::Focus => Writer::Focus(focus::Focus::new(issuer)),
+            Format::Beancount => Writer::Books(books::Books::new(books::Style::Beancount)),
+            Format::Hledger => Writer::Books(books::Books::new(books::Style::Hledger)),
+        };
+        Export {
+            writer,
+            packages: Packages::new(),
+        }
+    }
+
+    /// Makes a rate card known, by the entry that recorded it: what its prices count. To be called
+    /// before a charge by that card comes; those among the entries are found.
+    pub fn card(&mut self, entry: u64, card: &RateCard) {
+        let sold = |model: &Model| matches!(model, Model::Package { .. });
+        let prices = card.prices.iter().filter(|price| sold(&price.model));
+        self.packages
+            .extend(prices.map(|price| (entry, price.meter)));
+    }
+
+    /// What stands before the first row.
+    pub fn head(&self, out: &mut Vec<u8>) {
+        match &self.writer {
+            Writer::Lines(lines) => lines.head(out),
+            Writer::Focus(_) => focus::head(out),
+            Writer::Books(books) => books.head(out),
+        }
+    }
+
+    /// Takes the next entries, in the order of their numbers.
+    pub fn entries<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>, out: &mut Vec<u8>) {
+        for entry in entries {
+            let settled = match &entry.body {
+                Body::Settled(settled) => settled,
+                Body::Acted(acted) => {
+                    if let Some(Effect::RateCard(card)) = &acted.effect {
+                        self.card(entry.seq, card);
+                    }
+                    continue;
+                }
+            };
+            match &mut self.writer {
+                Writer::Lines(lines) => lines.settlement(entry, settled, &self.packages, out),
+                Writer::Focus(focus) => focus.settlement(entry, settled, &self.packages, out),
+                Writer::Books(books) => books.settlement(entry, settled, out),
+            }
+        }
+    }
+
+    /// Writes what is still held.
+    pub fn end(&mut self, out: &mut Vec<u8>) {
+        match &mut self.writer {
+            Writer::Lines(_) => {}
+            Writer::Focus(focus) => focus.flush(out),
+            Writer::Books(books) => books.flush(out),
+        }
+    }
+}
+
+/// Sums by key, until there are too many of them.
+#[derive(Debug)]
+struct Piles<K, V> {
+    sums: BTreeMap<K, V>,
+    settlements: usize,
+    /// The last entry added.
+    through: u64,
+}
+
+impl<K: Ord, V: Default> Piles<K, V> {
+    fn new() -> Piles<K, V> {
+        Piles {
+            sums: BTreeMap::new(),
+            settlements: 0,
+            through: 0,
+        }
+    }
+
+    fn sum(&mut self, key: K) -> &mut V {
+        self.sums.entry(key).or_default()
+    }
+
+    /// The settlement of that entry has been added; whether it is time to write.
+    fn added(&mut self, seq: u64) -> bool {
+        self.settlements += 1;
+        self.through = seq;
+        self.sums.len() >= SUMS_MAX || self.settlements >= SETTLEMENTS_MAX
+    }
+
+    fn take(&mut self) -> BTreeMap<K, V> {
+        self.settlements = 0;
+        std::mem::take(&mut self.sums)
+    }
+}
+
+/// The start of the UTC hour, day or month around an instant, and its end.
+fn around(at_us: i64, unit: jiff::Unit) -> (jiff::civil::DateTime, jiff::civil::DateTime) {
+    let at = jiff::Timestamp::from_microsecond(at_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let at = jiff::tz::Offset::UTC.to_datetime(at);
+    let (hour, day) = (at.date().at(at.hour(), 0, 0, 0), at.date().at(0, 0, 0, 0));
+    let (start, length) = match unit {
+        jiff::Unit::Hour => (hour, jiff::Span::new().hours(1)),
+        jiff::Unit::Day => (day, jiff::Span::new().days(1)),
+        _ => (
+            at.date().first_of_month().at(0, 0, 0, 0),
+            jiff::Span::new().months(1),
+        ),
+    };
+    (start, start.saturating_add(length))
+}
+
+/// The exact decimal of `number / (unit x 10^places)`, with at least one digit behind the point.
+/// `unit` has no prime factors but 2 and 5, as no unit of a meter has.
+fn exact(number: u128, unit: u64, places: usize) -> String {
+    /// More digits than any unit of a meter gives.
+    const DIGITS_MAX: usize = 64;
+    let unit = u128::from(unit.max(1));
+    let mut whole = number.checked_div(unit).unwrap_or(0).to_string();
+    let mut rest = number.checked_rem(unit).unwrap_or(0);
+    let mut digits = String::new();
+    while rest > 0 && digits.len() < DIGITS_MAX {
+        rest *= 10;
+        digits.push_str(&rest.checked_div(unit).unwrap_or(0).to_string());
+        rest = rest.checked_rem(unit).unwrap_or(0);
+    }
+    if whole.len() <= places {
+        whole = format!("{whole:0>width$}", width = places + 1);
+    }
+    let (left, right) = whole.split_at(whole.len() - places);
+    let fraction = format!("{right}{digits}");
+    let fraction = fraction.trim_end_matches('0');
+    format!(
+        "{left}.{}",
+        if fraction.is_empty() { "0" } else { fraction }
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! `focus`: FOCUS 1.2, the open specification of cost and usage data.
+//!
+//! A row is what one resource used in one hour at one price. Billed and effective cost are the sums
+//! of the charges, which are rounded line by line to 10^-12; list and contracted cost are unit
+//! price times quantity, which the specification wants exactly, digit by digit.
+
+use std::collections::BTreeMap;
+
+use jiff::Unit;
+use jiff::civil::DateTime;
+use ledger::{ChargeLine, Entry, Meter, Money, Settled};
+
+use super::{Issuer, Packages, Piles, around, exact};
+use crate::csv::Table;
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// Every column; those that are ours begin with `x_`.
+const COLUMNS: [&str; 51] = [
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingAccountType",
+    "SubAccountId",
+    "SubAccountName",
+    "SubAccountType",
+    "BillingCurrency",
+    "BillingPeriodStart",
+    "BillingPeriodEnd",
+    "ChargeCategory",
+    "ChargeClass",
+    "ChargeDescription",
+    "ChargeFrequency",
+    "ChargePeriodStart",
+    "ChargePeriodEnd",
+    "BilledCost",
+    "EffectiveCost",
+    "ListCost",
+    "ContractedCost",
+    "ListUnitPrice",
+    "ContractedUnitPrice",
+    "PricingCurrency",
+    "PricingCurrencyListUnitPrice",
+    "PricingCurrencyContractedUnitPrice",
+    "PricingCurrencyEffectiveCost",
+    "PricingCategory",
+    "PricingQuantity",
+    "PricingUnit",
+    "ConsumedQuantity",
+    "ConsumedUnit",
+    "InvoiceId",
+    "InvoiceIssuerName",
+    "ProviderName",
+    "PublisherName",
+    "ServiceCategory",
+    "ServiceSubcategory",
+    "ServiceName",
+    "SkuId",
+    "SkuPriceId",
+    "SkuMeter",
+    "SkuPriceDetails",
+    "ResourceId",
+    "ResourceName",
+    "ResourceType",
+    "RegionId",
+    "RegionName",
+    "Tags",
+    "CommitmentDiscountStatus",
+    "x_EntryFirst",
+    "x_EntryLast",
+    "x_Through",
+];
+
+/// What a row is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    /// Start of the hour, in microseconds.
+    hour: i64,
+    tenant: String,
+    project: String,
+    function: Option<String>,
+    image: String,
+    tags: BTreeMap<String, String>,
+    meter: Meter,
+    rate_card: u64,
+    tier: u8,
+    /// Whether packages are counted, not the meter's unit.
+    package: bool,
+    rate: Money,
+    currency: String,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    /// What is priced.
+    quantity: u128,
+    /// What was used, in the meter's base unit.
+    consumed: u128,
+    billed: Money,
+    entries: Option<(u64, u64)>,
+}
+
+/// The rows that are being added up.
+#[derive(Debug)]
+pub(super) struct Focus {
+    issuer: Issuer,
+    piles: Piles<Key, Sum>,
+}
+
+pub(super) fn head(out: &mut Vec<u8>) {
+    Table::new(out).row(COLUMNS);
+}
+
+impl Focus {
+    pub(super) fn new(issuer: Issuer) -> Focus {
+        Focus {
+            issuer,
+            piles: Piles::new(),
+        }
+    }
+
+    pub(super) fn settlement(
+        &mut self,
+        entry: &Entry,
+        settled: &Settled,
+        packages: &Packages,
+        out: &mut Vec<u8>,
+    ) {
+        for (place, line) in settled.charge.lines.iter().enumerate() {
+            let key = key(settled, line, packages);
+            let consumed = consumed(settled, place);
+            let sum = self.piles.sum(key);
+            sum.quantity = sum.quantity.saturating_add(line.quantity);
+            sum.consumed = sum.consumed.saturating_add(consumed);
+            sum.billed = sum.billed.checked_add(line.amount).unwrap_or(sum.billed);
+            let first = sum.entries.map_or(entry.seq, |(first, _)| first);
+            sum.entries = Some((first, entry.seq));
+        }
+        if self.piles.added(entry.seq) {
+            self.flush(out);
+        }
+    }
+
+    pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
+        let through = self.piles.through;
+        let mut table = Table::new(out);
+        for (key, sum) in self.piles.take() {
+            let cells = self.cells(&key, &sum, through);
+            let place = |name: &&str| cells.iter().find(|(known, _)| known == name);
+            let row = COLUMNS
+                .iter()
+                .map(|name| place(name).map_or("", |(_, cell)| cell));
+            table.row(row);
+        }
+    }
+
+    /// The cells of a row that are not null, by column.
+    fn cells(&self, key: &Key, sum: &Sum, through: u64) -> Vec<(&'static str, String)> {
+        let mut cells = self.whose(key);
+        cells.extend(when(key));
+        cells.extend(what(key));
+        cells.extend(costs(key, sum));
+        let (first, last) = sum.entries.unwrap_or_default();
+        cells.extend([
+            ("x_EntryFirst", first.to_string()),
+            ("x_EntryLast", last.to_string()),
+            ("x_Through", through.to_string()),
+        ]);
+        cells
+    }
+
+    fn whose(&self, key: &Key) -> Vec<(&'static str, String)> {
+        let tags = serde_json::to_string(&key.tags).unwrap_or_default();
+        let invoice = format!(
+            "{}/{}",
+            key.tenant,
+            around(key.hour, Unit::Month).0.strftime("%Y-%m")
+        );
+        vec![
+            ("BillingAccountId", format!("tenant/{}", key.tenant)),
+            ("BillingAccountName", key.tenant.clone()),
+            ("BillingAccountType", "Tenant".to_owned()),
+            (
+                "SubAccountId",
+                format!("project/{}/{}", key.tenant, key.project),
+            ),
+            ("SubAccountName", key.project.clone()),
+            ("SubAccountType", "Project".to_owned()),
+            ("InvoiceId", invoice),
+            ("InvoiceIssuerName", self.issuer.provider.clone()),
+            ("ProviderName", self.issuer.provider.clone()),
+            ("PublisherName", self.issuer.provider.clone()),
+            ("RegionId", self.issuer.region.clone()),
+            ("RegionName", self.issuer.region.clone()),
+            (
+                "Tags",
+                if key.tags.is_empty() {
+                    String::new()
+                } else {
+                    tags
+                },
+            ),
+        ]
+    }
+}
+
+/// What a line is of, out of what was used of its meter: the last one has what the others leave,
+/// as prices may count more than was used (increments) or something else (packages).
+fn consumed(settled: &Settled, place: usize) -> u128 {
+    let lines = &settled.charge.lines;
+    let Some(line) = lines.get(place) else {
+        return 0;
+    };
+    let of_meter = |lines: &[ChargeLine]| {
+        let alike = lines.iter().filter(|other| other.meter == line.meter);
+        alike.fold(0_u128, |sum, other| sum.saturating_add(other.quantity))
+    };
+    let (before, after) = lines.split_at(place);
+    let left = settled
+        .posted
+        .get(line.meter)
+        .saturating_sub(of_meter(before));
+    let last = !after.iter().skip(1).any(|other| other.meter == line.meter);
+    if last { left } else { left.min(line.quantity) }
+}
+
+fn key(settled: &Settled, line: &ChargeLine, packages: &Packages) -> Key {
+    let hold = &settled.hold;
+    Key {
+        hour: hold.opened_at - hold.opened_at.rem_euclid(HOUR_US),
+        tenant: hold.tenant.clone(),
+        project: hold.project.clone(),
+        function: hold.function.clone(),
+        image: hold.image.clone(),
+        tags: hold.tags.iter().cloned().collect(),
+        meter: line.meter,
+        rate_card: hold.rate_card,
+        tier: line.tier,
+        // What an allowance covers is counted in the meter's own unit.
+        package: line.rate.0 != 0 && packages.contains(&(hold.rate_card, line.meter)),
+        rate: line.rate,
+        currency: settled.charge.currency.clone(),
+    }
+}
+
+fn when(key: &Key) -> Vec<(&'static str, String)> {
+    let text = |at: DateTime| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let (hour, month) = (around(key.hour, Unit::Hour), around(key.hour, Unit::Month));
+    vec![
+        ("BillingPeriodStart", text(month.0)),
+        ("BillingPeriodEnd", text(month.1)),
+        ("ChargePeriodStart", text(hour.0)),
+        ("ChargePeriodEnd", text(hour.1)),
+    ]
+}
+
+fn what(key: &Key) -> Vec<(&'static str, String)> {
+    let (name, _) = meter(key.meter);
+    let (id, resource, kind) = match &key.function {
+        Some(function) => {
+            let id = format!("function/{}/{}/{function}", key.tenant, key.project);
+            (id, function.as_str(), "Function")
+        }
+        None => {
+            let image = key.image.split('@').next().unwrap_or_default();
+            (format!("image/{}", key.image), image, "Image")
+        }
+    };
+    vec![
+        ("ChargeCategory", "Usage".to_owned()),
+        (
+            "ChargeDescription",
+            format!("{name} of {} {resource}", kind.to_lowercase()),
+        ),
+        ("ChargeFrequency", "Usage-Based".to_owned()),
+        ("ServiceCategory", "Compute".to_owned()),
+        ("ServiceSubcategory", "Serverless Compute".to_owned()),
+        ("ServiceName", "Sandbox Executions".to_owned()),
+        ("SkuId", key.meter.name().to_owned()),
+        (
+            "SkuPriceId",
+            format!("rate/{}/{}/{}", key.rate_card, key.meter.name(), key.tier),
+        ),
+        ("SkuMeter", name.to_owned()),
+        (
+            "SkuPriceDetails",
+            format!("{{\"x_RateCardEntry\":{}}}", key.rate_card),
+        ),
+        ("ResourceId", id),
+        ("ResourceName", resource.to_owned()),
+        ("ResourceType", kind.to_owned()),
+    ]
+}
+
+fn costs(key: &Key, sum: &Sum) -> Vec<(&'static str, String)> {
+    let (_, unit) = meter(key.meter);
+    let size = if key.package {
+        1
+    } else {
+        key.meter.unit_size()
+    };
+    let rate = u128::try_from(key.rate.0).unwrap_or(0);
+    let price = exact(rate, 1, PLACES);
+    let quantity = exact(sum.quantity, size, 0);
+    let billed = sum.billed.to_string();
+    let list = sum.quantity.checked_mul(rate);
+    let list = list.map_or_else(|| billed.clone(), |product| exact(product, size, PLACES));
+    vec![
+        ("BillingCurrency", key.currency.clone()),
+        ("BilledCost", billed.clone()),
+        ("EffectiveCost", billed.clone()),
+        ("ListCost", list.clone()),
+        ("ContractedCost", list),
+        ("ListUnitPrice", price.clone()),
+        ("ContractedUnitPrice", price.clone()),
+        ("PricingCurrency", key.currency.clone()),
+        ("PricingCurrencyListUnitPrice", price.clone()),
+        ("PricingCurrencyContractedUnitPrice", price),
+        ("PricingCurrencyEffectiveCost", billed),
+        ("PricingCategory", "Standard".to_owned()),
+        ("PricingQuantity", quantity),
+        (
+            "PricingUnit",
+            if key.package { "Packages" } else { unit }.to_owned(),
+        ),
+        (
+            "ConsumedQuantity",
+            exact(sum.consumed, key.meter.unit_size(), 0),
+        ),
+        ("ConsumedUnit", unit.to_owned()),
+    ]
+}
+
+/// Decimal places of money.
+const PLACES: usize = 12;
+
+/// What a meter is called, and its priced unit in the specification's form.
+fn meter(meter: Meter) -> (&'static str, &'static str) {
+    match meter {
+        Meter::Executions => ("Executions", "Requests"),
+        Meter::CpuUs => ("CPU Time", "Seconds"),
+        Meter::WallUs => ("Wall Time", "Seconds"),
+        Meter::MemoryByteMs => ("Memory", "GiB-Seconds"),
+        Meter::EgressBytes => ("Egress", "GiB"),
+        Meter::IngressBytes => ("Ingress", "GiB"),
+        Meter::StorageByteMs => ("Storage", "GiB-Seconds"),
+        Meter::Cost => ("Cost", "Units"),
+    }
+}

@@ -1,0 +1,268 @@
+//! Each format, byte for byte, on a small ledger; and that nothing is lost where sums are written.
+
+use std::sync::Arc;
+
+use ledger::{Ceiling, Charge, ChargeLine, Hold, Id, Money, Price, Quantities, Settled};
+
+use super::*;
+
+/// 2026-11-30T23:59:59.5Z
+const AT: i64 = 1_796_083_199_500_000;
+
+fn line(meter: Meter, quantity: u128, rate: i128, amount: i128) -> ChargeLine {
+    let (unit_size, rate, amount) = (meter.unit_size(), Money(rate), Money(amount));
+    ChargeLine {
+        meter,
+        tier: 0,
+        quantity,
+        unit_size,
+        rate,
+        amount,
+    }
+}
+
+/// A run of 1,234,567 us of CPU, and the worked example's charge.
+fn entry(seq: u64, opened_at: i64) -> Entry {
+    let ceiling = Ceiling {
+        cpu_ms: 5_000,
+        wall_ms: 5_000,
+        cpu_millis: 1_000,
+        memory_bytes: 256 << 20,
+    };
+    let hold = Hold {
+        id: Id([1; 16]),
+        execution: Id([2; 16]),
+        tenant: "acme".to_owned(),
+        project: "web_1".to_owned(),
+        function: None,
+        key: "jti".to_owned(),
+        image: "python@sha256:ab".to_owned(),
+        tags: vec![("cost_center".to_owned(), "=4,\"2".to_owned())],
+        granted: ceiling,
+        reduced: false,
+        quantities: ceiling.quantities().unwrap(),
+        amount: Money(1),
+        rate_card: 3,
+        opened_at,
+        idempotency: None,
+    };
+    let lines = vec![
+        line(Meter::Executions, 1, 200_000, 200_000),
+        line(Meter::CpuUs, 1_234_567, 14_000_000, 17_283_938),
+        line(
+            Meter::MemoryByteMs,
+            (256 << 20) * 2_000,
+            4_500_000,
+            2_250_000,
+        ),
+    ];
+    let settled = Settled {
+        hold: Arc::new(hold),
+        posted: Quantities {
+            executions: 1,
+            cpu_us: 1_234_567,
+            memory_byte_ms: (256 << 20) * 2_000,
+            ..Quantities::default()
+        },
+        funded: Vec::new(),
+        overrun: Quantities::default(),
+        charge: Charge {
+            currency: "USD".to_owned(),
+            total: Money(19_733_938),
+            lines,
+        },
+        outcome: String::new(),
+        estimated: false,
+    };
+    Entry {
+        seq,
+        at: opened_at + 2_000_000,
+        body: Body::Settled(settled),
+    }
+}
+
+fn written(format: Format, entries: &[Entry]) -> String {
+    let issuer = Issuer {
+        provider: "Op".to_owned(),
+        region: "local".to_owned(),
+    };
+    let mut export = Export::new(format, issuer);
+    let mut out = Vec::new();
+    export.head(&mut out);
+    export.entries(entries, &mut out);
+    export.end(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn csv_and_jsonl_have_a_row_for_each_line() {
+    let execution = "exe_02020202020202020202020202020202";
+    let csv = written(Format::Csv, &[entry(7, AT)]);
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(
+        lines[2],
+        format!(
+            "7,2026-11-30T23:59:59.500000Z,2026-12-01T00:00:01.500000Z,{execution},acme,web_1,,jti,\
+             python@sha256:ab,\"{{\"\"cost_center\"\":\"\"=4,\\\"\"2\"\"}}\",cpu_us,0,1234567,us,\
+             1000000,0.000014,0.000017283938,USD"
+        )
+    );
+    let jsonl = written(Format::Jsonl, &[entry(7, AT)]);
+    assert_eq!(
+        jsonl.lines().next_back().unwrap(),
+        format!(
+            "{{\"entry\":7,\"time\":\"2026-11-30T23:59:59.500000Z\",\
+             \"recorded_at\":\"2026-12-01T00:00:01.500000Z\",\"execution\":\"{execution}\",\
+             \"tenant\":\"acme\",\"project\":\"web_1\",\"function\":null,\"key\":\"jti\",\
+             \"image\":\"python@sha256:ab\",\"tags\":{{\"cost_center\":\"=4,\\\"2\"}},\
+             \"meter\":\"memory_byte_ms\",\"tier\":0,\"quantity\":\"536870912000\",\"unit\":\"byte_ms\",\
+             \"unit_size\":\"1073741824000\",\"rate\":\"0.0000045\",\
+             \"amount\":\"0.000002250000\",\"currency\":\"USD\"}}"
+        )
+    );
+}
+
+#[test]
+fn focus_adds_up_what_is_alike_in_an_hour() {
+    let text = written(
+        Format::Focus,
+        &[entry(7, AT), entry(8, AT + 1), entry(9, AT + 500_000)],
+    );
+    let lines: Vec<&str> = text.lines().collect();
+    // Two hours, three prices each.
+    assert_eq!(lines.len(), 7);
+    assert_eq!(
+        lines[2],
+        "tenant/acme,acme,Tenant,project/acme/web_1,web_1,Project,USD,2026-11-01T00:00:00Z,\
+         2026-12-01T00:00:00Z,Usage,,CPU Time of image python,Usage-Based,2026-11-30T23:00:00Z,\
+         2026-12-01T00:00:00Z,0.000034567876,0.000034567876,0.000034567876,0.000034567876,0.000014,\
+         0.000014,USD,0.000014,0.000014,0.000034567876,Standard,2.469134,Seconds,2.469134,Seconds,\
+         acme/2026-11,Op,Op,Op,Compute,Serverless Compute,Sandbox Executions,cpu_us,rate/3/cpu_us/0,\
+         CPU Time,\"{\"\"x_RateCardEntry\"\":3}\",image/python@sha256:ab,python,Image,local,local,\
+         \"{\"\"cost_center\"\":\"\"=4,\\\"\"2\"\"}\",,7,8,9"
+    );
+    assert!(lines[4].contains(",2026-12-01T00:00:00Z,2027-01-01T00:00:00Z,Usage,,Executions of"));
+    assert!(lines[4].contains(",acme/2026-12,") && lines[4].ends_with(",9,9,9"));
+}
+
+#[test]
+fn books_balance_each_day() {
+    let entries = [entry(7, AT), entry(8, AT + 1), entry(9, AT + 500_000)];
+    let beancount = written(Format::Beancount, &entries);
+    assert!(beancount.ends_with(
+        "\n2026-12-01 * \"acme\" \"web_1: 1 run\"\n  entry_first: 9\n  entry_last: 9\n  \
+         through: 9\n  Assets:Receivable:T-acme:P-web-5F1  0.000019733938 USD\n  \
+         Income:Usage:Executions  -0.000000200000 USD\n  Income:Usage:Cpu  -0.000017283938 USD\n  \
+         Income:Usage:Memory  -0.000002250000 USD\n"
+    ));
+    let hledger = written(Format::Hledger, &entries);
+    assert!(hledger.contains(
+        "\n2026-11-30 * acme | web_1: 2 runs  ; entry_first:7, entry_last:8, through:9\n  \
+         Assets:Receivable:T-acme:P-web-5F1  0.000039467876 USD\n"
+    ));
+}
+
+#[test]
+fn what_is_held_is_bounded_and_nothing_is_lost() {
+    // Each run in an hour of its own: three sums each.
+    let hour = |n: u64| AT + i64::try_from(n).unwrap() * 3_600_000_000;
+    let entries: Vec<Entry> = (1..=1_500).map(|n| entry(n, hour(n))).collect();
+    let text = written(Format::Focus, &entries);
+    let rows: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(rows.len(), 4_500);
+    let through = |row: &&str| row.rsplit(',').next().map(str::to_owned);
+    let mut written: Vec<String> = rows.iter().filter_map(through).collect();
+    written.dedup();
+    assert_eq!(written, ["683", "1366", "1500"]);
+}
+
+#[test]
+fn decimals_are_exact() {
+    for (number, unit, places, text) in [
+        (0, 1, 0, "0.0"),
+        (20, 1, 0, "20.0"),
+        (1_234_567, 1_000_000, 0, "1.234567"),
+        (1, 1 << 30, 0, "0.000000000931322574615478515625"),
+        (14_000_000, 1, 12, "0.000014"),
+        (12_500_000_000_000, 1, 12, "12.5"),
+        (1_234_567 * 14_000_000, 1_000_000, 12, "0.000017283938"),
+        (
+            1,
+            (1 << 30) * 1_000,
+            12,
+            "0.000000000000000000000000931322574615478515625",
+        ),
+    ] {
+        assert_eq!(exact(number, unit, places), text);
+    }
+}
+
+/// A run of two packages of CPU, and of memory that is free at first and rounded up then.
+fn mixed() -> Entry {
+    let mut one = entry(7, AT);
+    let Body::Settled(settled) = &mut one.body else {
+        unreachable!()
+    };
+    let memory = |tier, quantity, rate, amount| ChargeLine {
+        tier,
+        ..line(Meter::MemoryByteMs, quantity, rate, amount)
+    };
+    let whole = (256 << 20) * 2_000;
+    settled.charge.lines = vec![
+        ChargeLine {
+            unit_size: 1,
+            ..line(Meter::CpuUs, 2, 5_000_000, 10_000_000)
+        },
+        memory(0, whole / 2, 0, 0),
+        memory(1, whole, 4_500_000, -1),
+    ];
+    one
+}
+
+/// Its rows, by a card that sells CPU by the package.
+fn rows_of_mixed(format: Format) -> Vec<String> {
+    let (size, amount) = (1_000_000, Money(5_000_000));
+    let card = RateCard {
+        id: "packs".to_owned(),
+        currency: "USD".to_owned(),
+        effective_from: 0,
+        prices: vec![Price::plain(Meter::CpuUs, Model::Package { size, amount })],
+    };
+    let issuer = Issuer {
+        provider: "Op".to_owned(),
+        region: "local".to_owned(),
+    };
+    let mut export = Export::new(format, issuer);
+    export.card(3, &card);
+    let mut out = Vec::new();
+    export.entries([&mixed()], &mut out);
+    export.end(&mut out);
+    let text = String::from_utf8(out).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn tiers_and_packages_are_rows_of_their_own_and_use_is_counted_once() {
+    let focus = rows_of_mixed(Format::Focus);
+    for (row, part) in [
+        (0, ",Standard,2.0,Packages,1.234567,Seconds,"),
+        (0, ",0.00001,0.00001,0.000005,0.000005,USD,"),
+        (1, ",Standard,0.25,GiB-Seconds,0.25,GiB-Seconds,"),
+        (2, ",Standard,0.5,GiB-Seconds,0.25,GiB-Seconds,"),
+        (2, ",-0.000000000001,-0.000000000001,0.00000225,"),
+        (2, ",rate/3/memory_byte_ms/1,"),
+    ] {
+        assert!(focus[row].contains(part), "{part} in {}", focus[row]);
+    }
+    let csv = rows_of_mixed(Format::Csv);
+    for (row, part) in [
+        (0, ",cpu_us,0,2,package,1,0.000005,0.000010000000,USD"),
+        (
+            2,
+            ",1,536870912000,byte_ms,1073741824000,0.0000045,-0.000000000001,USD",
+        ),
+    ] {
+        assert!(csv[row].contains(part), "{part} in {}", csv[row]);
+    }
+}
