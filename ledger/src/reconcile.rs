@@ -33,10 +33,10 @@ pub struct Compared {
     pub meter: Meter,
     /// Whether it is what was measured above what was charged.
     pub overrun: bool,
-    /// In entries (of a range), in rows (of all time).
-    pub one: u128,
+    /// In entries (of a range), in rows (of all time); money in 10^-12 of the currency.
+    pub one: i128,
     /// In rows (of a range), in balances (of all time).
-    pub other: u128,
+    pub other: i128,
 }
 
 /// What a reconciliation has found.
@@ -92,10 +92,11 @@ pub(crate) fn reconcile(
         let fault = "must be at most 31 days after from".to_owned();
         return Err(QueryError::Invalid { field: "to", fault });
     }
-    let (as_of, rows, ()) = usage::totals(shared, &query(from, to, Window::Hour), |_view| ())?;
+    let hours = query(from, to, Window::Hour);
+    let (as_of, rows, one_currency) = usage::totals(shared, &hours, one_currency)?;
     let scan = scan(shared, (from, to), as_of, entries_max)?;
     let rows = rows.into_iter().map(|(tenant, sums)| (tenant, used(&sums)));
-    let (range, range_differences) = compare(&scan.used, &rows.collect());
+    let (range, range_differences) = compare(&scan.used, &rows.collect(), one_currency);
     let began = segment::list(&shared.options.dir)?.first().copied();
     let began = began.map(|number| first_at(shared, number)).transpose()?;
     let (start, _) = month_around(began.flatten().unwrap_or(to));
@@ -113,7 +114,7 @@ pub(crate) fn reconcile(
             },
         )
     });
-    let (balances, balances_differences) = compare(&rows.collect(), &counters);
+    let (balances, balances_differences) = compare(&rows.collect(), &counters, one_currency);
     Ok(Reconciled {
         as_of,
         settlements: scan.settlements,
@@ -156,6 +157,13 @@ fn used(sums: &Sums) -> Used {
     }
 }
 
+/// Whether all rate cards are of one currency.
+fn one_currency(view: &View) -> bool {
+    let mut cards = view.state.cards().iter().map(|card| &card.card.currency);
+    let first = cards.next();
+    cards.all(|other| Some(other) == first)
+}
+
 /// What the counters of each whole tenant have posted.
 fn balances(view: &View) -> ByTenant {
     let names = view.state.tenant_names().into_iter();
@@ -167,8 +175,9 @@ fn balances(view: &View) -> ByTenant {
     names.filter_map(posted).collect()
 }
 
-/// The sums of both sides, and every tenant and meter where they differ.
-fn compare(one: &ByTenant, other: &ByTenant) -> (Vec<Compared>, Vec<Compared>) {
+/// The sums of both sides, and every tenant and meter where they differ. Money is only added up
+/// where all of it is of one currency.
+fn compare(one: &ByTenant, other: &ByTenant, one_currency: bool) -> (Vec<Compared>, Vec<Compared>) {
     let mut differences = Vec::new();
     let (mut all_one, mut all_other) = (Used::default(), Used::default());
     let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
@@ -180,8 +189,10 @@ fn compare(one: &ByTenant, other: &ByTenant) -> (Vec<Compared>, Vec<Compared>) {
         let pairs = pairs(Some(name), &one, &other);
         differences.extend(pairs.filter(|pair| pair.one != pair.other));
     }
-    let used = |pair: &Compared| pair.one > 0 || pair.other > 0;
-    let sums = pairs(None, &all_one, &all_other).filter(used).collect();
+    let used = |pair: &Compared| pair.one != 0 || pair.other != 0;
+    let added = |pair: &Compared| pair.meter != Meter::Cost || one_currency;
+    let sums = pairs(None, &all_one, &all_other);
+    let sums = sums.filter(used).filter(added).collect();
     (sums, differences)
 }
 
@@ -198,19 +209,14 @@ fn pairs(tenant: Option<&String>, one: &Used, other: &Used) -> impl Iterator<Ite
         one,
         other,
     };
-    let posted = Meter::MEASURED.into_iter().chain([Meter::Cost]);
-    let posted =
-        posted.map(|meter| pair(meter, false, one.posted.get(meter), other.posted.get(meter)));
-    let over = Meter::MEASURED.into_iter();
-    let over = over.map(|meter| {
-        pair(
-            meter,
-            true,
-            one.overrun.get(meter),
-            other.overrun.get(meter),
-        )
-    });
-    let all: Vec<Compared> = posted.chain(over).collect();
+    let mut all = vec![pair(Meter::Cost, false, one.posted.cost, other.posted.cost)];
+    for meter in Meter::MEASURED {
+        let of = |side: &Quantities| i128::try_from(side.get(meter)).unwrap_or(i128::MAX);
+        let (posted, over) = (of(&one.posted.quantities), of(&one.overrun));
+        let (posted_other, over_other) = (of(&other.posted.quantities), of(&other.overrun));
+        all.push(pair(meter, false, posted, posted_other));
+        all.push(pair(meter, true, over, over_other));
+    }
     all.into_iter()
 }
 

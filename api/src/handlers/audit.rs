@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::{AsOf, Body, Compared, Entry, EntryKind, EntryQuery, Ledger, QueryError, Reconciled};
+use ledger::{
+    AsOf, Body, Compared, Entry, EntryKind, EntryQuery, Ledger, Meter, Money, QueryError,
+    Reconciled,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -45,7 +48,7 @@ pub(crate) struct RangeView {
     pub settlements: u64,
     /// Entries read to find them.
     pub entries_read: u64,
-    /// By meter, over all tenants.
+    /// By meter, over all tenants; without `cost` where there is more than one currency.
     pub totals: Vec<PairView>,
     /// Where the two differ; none expected.
     pub differences: Vec<PairView>,
@@ -261,10 +264,17 @@ fn pairs(of: &[Compared], names: [&'static str; 2]) -> Vec<PairView> {
         overrun: pair.overrun,
         found: names
             .into_iter()
-            .zip([pair.one, pair.other].map(|value| shape::quantity(pair.meter, value)))
+            .zip([pair.one, pair.other].map(|value| number(pair.meter, value)))
             .collect(),
     };
     of.iter().map(pair).collect()
+}
+
+fn number(meter: Meter, value: i128) -> String {
+    match meter {
+        Meter::Cost => shape::plain(&Money(value).to_string()).to_owned(),
+        _ => value.to_string(),
+    }
 }
 
 fn cpu(app: &Arc<App>) -> Result<CpuView, ApiError> {

@@ -51,7 +51,7 @@ fn assert_agree(found: &Reconciled) {
     all.for_each(|pair| assert_eq!(pair.one, pair.other, "{pair:?}"));
 }
 
-fn executions(pairs: &[Compared]) -> u128 {
+fn executions(pairs: &[Compared]) -> i128 {
     let mut found = pairs.iter().filter(|pair| pair.meter == Meter::Executions);
     found.next().map_or(0, |pair| pair.one)
 }
@@ -75,7 +75,7 @@ fn entries_rows_and_balances_agree_over_any_range() {
             .unwrap();
         assert_agree(&found);
         assert_eq!(found.settlements, runs, "{from} {to}");
-        assert_eq!(executions(&found.range), u128::from(runs));
+        assert_eq!(executions(&found.range), i128::from(runs));
         assert_eq!(executions(&found.balances), 288);
     }
     let all = ledger.reconcile(MONDAY, MONDAY + 72 * HOUR, ALL).unwrap();
@@ -182,4 +182,28 @@ fn ranges_off_the_hour_too_long_or_too_full_are_refused() {
             "{from} {to}"
         );
     }
+}
+
+/// Money of two currencies has no sum; each tenant's own is still compared.
+#[test]
+fn money_of_several_currencies_is_not_added_up() {
+    let (_dir, _clock, ledger) = filled();
+    let told = |found: &Reconciled| found.range.iter().any(|pair| pair.meter == Meter::Cost);
+    let (from, to) = (MONDAY, MONDAY + 72 * HOUR);
+    assert!(told(&ledger.reconcile(from, to, ALL).unwrap()));
+    let other = crate::RateCard {
+        id: "euro".to_owned(),
+        currency: "EUR".to_owned(),
+        ..card()
+    };
+    let effect = Some(crate::Effect::RateCard(other));
+    let recorded = ledger.now_act(crate::Act {
+        effect,
+        ..act("rate/euro")
+    });
+    recorded.unwrap();
+    let found = ledger.reconcile(from, to, ALL).unwrap();
+    assert_agree(&found);
+    assert!(!told(&found));
+    assert_eq!(executions(&found.range), 288);
 }
