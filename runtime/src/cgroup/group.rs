@@ -104,12 +104,14 @@ impl Home {
     /// The counter of the CPU time that all sandboxes have used together, those that are gone
     /// included: a group counts what its children have used.
     pub(crate) fn cpu_counter(&self) -> io::Result<File> {
-        let (controller, name) = match self.version {
-            Version::V1 => ("cpuacct", "cpuacct.usage"),
-            Version::V2 => ("cpu", "cpu.stat"),
+        // On v2 there is one branch for all controllers.
+        let (name, has_it): (_, fn(&&Branch) -> bool) = match self.version {
+            Version::V1 => ("cpuacct.usage", |branch| {
+                branch.controllers.contains(&"cpuacct")
+            }),
+            Version::V2 => ("cpu.stat", |_only| true),
         };
-        let mut branches = self.branches.iter();
-        let branch = branches.find(|branch| branch.controllers.contains(&controller));
+        let branch = self.branches.iter().find(has_it);
         let branch = branch.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         open_file(branch.sandboxes.as_fd(), name, false)
     }
