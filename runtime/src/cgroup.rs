@@ -16,6 +16,13 @@ pub(crate) use self::group::{Group, Home};
 pub(crate) use self::hierarchy::{Hierarchies, Version};
 pub(crate) use self::meter::{CpuCounter, Meter, Reading};
 
+/// CPU weight of a sandbox that shares with nobody, among the sandboxes: `cpu.shares` on v1 and
+/// `cpu.weight` on v2.
+pub(crate) const WEIGHT: u32 = 1_000;
+
+/// The least weight that both versions take.
+pub(crate) const WEIGHT_LEAST: u32 = 2;
+
 /// CPU bandwidth period in us: the kernel's default.
 pub(crate) const PERIOD_US: u64 = 100_000;
 

@@ -16,6 +16,8 @@ pub(crate) mod channel;
 pub(crate) mod live;
 mod options;
 mod ready;
+pub(crate) mod shares;
+mod turns;
 
 use self::live::Live;
 pub use self::options::Options;

@@ -86,6 +86,8 @@ pub(crate) struct Job<'a> {
     pub(crate) disk: DiskClass,
     /// Its limits.
     pub(crate) limits: WireLimits,
+    /// Its CPU weight until the server writes another.
+    pub(crate) weight: u32,
     /// CPUs that it runs on.
     pub(crate) cpus: &'a [usize],
     /// What it may reach.
@@ -133,7 +135,7 @@ fn make<'a>(
     begin_time().during("begin the sandbox's time")?;
     let group = host
         .home
-        .create(&job.name)
+        .create(&job.name, job.weight)
         .during("make the sandbox's group")?;
     let memory_events = group.watch_memory().during("watch the group's memory")?;
     let meter = Meter::open(&group).during("open the group's counters")?;
@@ -233,10 +235,20 @@ struct Handles(Vec<(Handle, File)>);
 impl Handles {
     fn open(group: &Group) -> std::io::Result<Handles> {
         let files = match group.version() {
-            Version::V1 => ["memory.limit_in_bytes", "cpu.cfs_quota_us", "pids.max"],
-            Version::V2 => ["memory.max", "cpu.max", "pids.max"],
+            Version::V1 => [
+                "memory.limit_in_bytes",
+                "cpu.cfs_quota_us",
+                "cpu.shares",
+                "pids.max",
+            ],
+            Version::V2 => ["memory.max", "cpu.max", "cpu.weight", "pids.max"],
         };
-        let kinds = [Handle::MemoryLimit, Handle::CpuQuota, Handle::PidsMax];
+        let kinds = [
+            Handle::MemoryLimit,
+            Handle::CpuQuota,
+            Handle::CpuWeight,
+            Handle::PidsMax,
+        ];
         let open = |(kind, file): (Handle, &str)| {
             let controller = file.split('.').next().unwrap_or_default();
             Ok((kind, group.open(controller, file, true)?))

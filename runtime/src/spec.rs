@@ -161,6 +161,8 @@ pub enum Network {
 pub struct SandboxSpec {
     /// Made by the caller, never used twice.
     pub id: SandboxId,
+    /// Whose it is: all live sandboxes of one name have the CPU weight of one between them.
+    pub owner: String,
     /// Which root file system.
     pub image: Digest,
     /// Caps on the sandbox; wall and CPU time are set again by [`Process`].

@@ -164,6 +164,7 @@ impl Bed {
         self.next.set(number);
         let spec = SandboxSpec {
             id: SandboxId([number; 16]),
+            owner: "owner".to_owned(),
             image: image.digest,
             limits: order.limits,
             network: Network::None,

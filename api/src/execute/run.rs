@@ -90,6 +90,7 @@ async fn start(
 ) -> Result<(Report, i64), StartError> {
     let spec = SandboxSpec {
         id,
+        owner: plan.record.tenant,
         image: plan.image,
         limits: limits.to_runtime(),
         network: Network::None,

@@ -135,11 +135,11 @@ impl Home {
         Ok(())
     }
 
-    /// Makes a sandbox's group, without limits.
+    /// Makes a sandbox's group, without limits but with its CPU weight while it is made.
     ///
     /// # Errors
     /// One that is there already: its counters would be another's.
-    pub(crate) fn create(&self, name: &str) -> io::Result<Group> {
+    pub(crate) fn create(&self, name: &str, weight: u32) -> io::Result<Group> {
         for (made, branch) in self.branches.iter().enumerate() {
             let dir = Some(branch.sandboxes.as_raw_fd());
             if let Err(errno) = mkdirat(dir, name, Mode::from_bits_truncate(0o755)) {
@@ -149,7 +149,13 @@ impl Home {
                 return Err(errno.into());
             }
         }
-        self.open(name)
+        let group = self.open(name)?;
+        let file = match self.version {
+            Version::V1 => "cpu.shares",
+            Version::V2 => "cpu.weight",
+        };
+        write_file(group.dir("cpu")?, file, &weight.to_string())?;
+        Ok(group)
     }
 
     /// Opens a sandbox's group; parts that are gone already are left out.

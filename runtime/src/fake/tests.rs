@@ -20,6 +20,7 @@ fn spec(n: u8) -> SandboxSpec {
     };
     SandboxSpec {
         id: SandboxId([n; 16]),
+        owner: "owner".to_owned(),
         image: Digest([0; 32]),
         limits,
         network: Network::None,

@@ -34,6 +34,24 @@ fn check(returned: libc::c_long) -> io::Result<()> {
     }
 }
 
+/// Has this process, and all that it forks from now on, run for at most `slice_ns` (100,000 to
+/// 100,000,000) at a time where others wait. Kernels before 6.12 take no notice.
+pub(crate) fn take_slices_of(slice_ns: u64) -> io::Result<()> {
+    // SAFETY: a struct of integers, for which zeros are values: policy and priority of most
+    // processes.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    attributes.size = u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?;
+    attributes.sched_runtime = slice_ns;
+    // SAFETY: the struct outlives the call and says its own size; 0 is this process.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
+}
+
+/// Has every other process of its group go first. What this one still has to do can wait.
+pub(crate) fn give_way() {
+    // SAFETY: integers; 0 is this process. To lower one's own priority is always allowed.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}
+
 /// Clones the mount that `dir` is on, from `dir` down, as a detached mount.
 pub(crate) fn clone_tree(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags =

@@ -21,7 +21,7 @@ use super::slots::{Admission, Slots};
 use super::state::State;
 use super::step::{During, Failed, log};
 use super::{cpus, hex, kernel, root, sweep, userns};
-use crate::cgroup::Home;
+use crate::cgroup::{Home, WEIGHT, WEIGHT_LEAST};
 use crate::clock::Monotonic;
 use crate::disk::Template;
 use crate::seccomp::Program;
@@ -211,6 +211,7 @@ impl Launcher {
             template,
             disk: *disk,
             limits: make.limits,
+            weight: make.weight.clamp(WEIGHT_LEAST, WEIGHT),
             cpus: &admission.cpus,
             network: make.network,
         };

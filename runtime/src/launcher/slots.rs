@@ -223,6 +223,7 @@ mod tests {
             image: WireImage::Empty,
             disk_class: 0,
             limits: config().maxima,
+            weight: 1,
             network: WireNetwork::None,
         }
     }

@@ -17,6 +17,11 @@ use super::SERVER;
 use super::kernel;
 use crate::wire::LauncherConfig;
 
+/// How long server, launcher, shims and sandboxes run at most while another waits: the least that
+/// the kernel takes. A request is handed on some twenty times before its answer, and who burns the
+/// CPU would make it wait for a whole slice each time: 3 ms by default.
+const SLICE_NS: u64 = 100_000;
+
 /// A launcher that was started. Dropping it ends the launcher and every sandbox.
 #[derive(Debug)]
 pub struct LauncherHandle {
@@ -51,6 +56,7 @@ impl LauncherHandle {
 /// When the binary cannot be copied, sealed or run, or the configuration cannot be handed over.
 pub fn spawn(config: &LauncherConfig) -> Result<LauncherHandle, SpawnError> {
     let step = |step| move |source: io::Error| SpawnError { step, source };
+    kernel::take_slices_of(SLICE_NS).map_err(step("take short time slices"))?;
     let binary = sealed_copy().map_err(step("seal a copy of this binary"))?;
     let (near, far) = socketpair(
         AddressFamily::Unix,

@@ -16,8 +16,10 @@ use tokio::time::timeout;
 
 use super::channel::Channel;
 use super::ready::ready;
+use super::shares::Shares;
+use super::turns::Turns;
 use super::{Final, Options};
-use crate::cgroup::CpuCounter;
+use crate::cgroup::{CpuCounter, WEIGHT};
 use crate::clock::Monotonic;
 use crate::error::{Error, Fault, PostureError, StartError};
 use crate::launcher::LauncherHandle;
@@ -45,6 +47,8 @@ pub(crate) struct Live {
     pub(crate) clock: Monotonic,
     pub(crate) options: Options,
     state: Mutex<State>,
+    shares: Arc<Shares>,
+    turns: Arc<Turns>,
     /// Told whenever `state` changes or the launcher goes.
     changed: Notify,
     healthy: AtomicBool,
@@ -60,6 +64,11 @@ struct State {
     unsettled: HashMap<Id, Channel>,
     /// Shims that keep files; none while their figures are not safe. Closing the socket ends them.
     kept: HashMap<Id, Option<Channel>>,
+}
+
+/// How many sandboxes are made at a time: one a CPU, and one for when another waits for the kernel.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) + 1
 }
 
 impl Live {
@@ -90,6 +99,8 @@ impl Live {
             clock: Monotonic::start(),
             options,
             state: Mutex::default(),
+            shares: Arc::default(),
+            turns: Arc::new(Turns::new(at_once())),
             changed: Notify::new(),
             healthy: AtomicBool::new(true),
         });
@@ -167,8 +178,13 @@ impl Live {
             Channel::pair(FRAME_MAX).map_err(server("make the shim's socket"))?;
         let (init, init_far) =
             Channel::pair(INIT_FRAME_MAX).map_err(server("make init's socket"))?;
+        let turn = self.turns.take(&spec.owner).await;
         let refused = self.ask(spec.id)?;
-        let frame = ToLauncher::Make(make);
+        let share = self.shares.join(&spec.owner, spec.id.0);
+        let frame = ToLauncher::Make(Make {
+            weight: share.weight(),
+            ..make
+        });
         let sent = self
             .launcher
             .send(&frame, &[shim_far.as_fd(), init_far.as_fd()])
@@ -186,7 +202,12 @@ impl Live {
         .await;
         self.state().asked.remove(&spec.id.0);
         match ready {
-            Ok(Ok(())) => Ok(LiveSandbox::new(Arc::clone(self), spec.clone(), shim, init)),
+            Ok(Ok(weight)) => {
+                drop(turn);
+                share.attach(weight);
+                let live = Arc::clone(self);
+                Ok(LiveSandbox::new(live, spec.clone(), share, shim, init))
+            }
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(StartError::TimedOut {
                 step: "making the sandbox",
@@ -208,6 +229,7 @@ impl Live {
                 pids: limits.pids,
                 open_files: limits.open_files,
             },
+            weight: WEIGHT,
             network: match spec.network {
                 crate::spec::Network::None => WireNetwork::None,
             },
@@ -344,6 +366,7 @@ impl Live {
     pub(crate) async fn check_posture(self: &Arc<Live>) -> Result<(), PostureError> {
         let spec = SandboxSpec {
             id: SandboxId([0xff; 16]),
+            owner: String::new(),
             image: Digest([0; 32]),
             limits: self.options.least(),
             network: Network::None,

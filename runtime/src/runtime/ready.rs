@@ -1,5 +1,6 @@
 //! The first words of a sandbox: ready, failed, refused, or none at all.
 
+use std::fs::File;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,17 +10,18 @@ use super::channel::Channel;
 use super::live::tame;
 use crate::error::StartError;
 use crate::spec::Digest;
-use crate::wire::{FromInit, FromShim, Refusal, WireError};
+use crate::wire::{FromInit, FromShim, Handle, Refusal, WireError};
 
 /// How long a refusal may follow the closing of the sockets that were handed over.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Waits until shim and init say that the sandbox is idle, or until it is refused.
+/// Waits until shim and init say that the sandbox is idle, or until it is refused; answers the file
+/// of its CPU weight.
 pub(super) async fn ready(
     shim: &Channel,
     init: &Channel,
     mut refused: oneshot::Receiver<Refusal>,
-) -> Result<(), StartError> {
+) -> Result<File, StartError> {
     let gone = |reason: &str| StartError::Gone {
         reason: reason.to_owned(),
     };
@@ -27,9 +29,13 @@ pub(super) async fn ready(
         reason = &mut refused => return Err(refusal(reason.ok())),
         first = shim.recv::<FromShim>() => first,
     };
-    match first {
+    let weight = match first {
         Ok(Some((FromShim::Ready { handles }, descriptors)))
-            if handles.len() == descriptors.len() => {}
+            if handles.len() == descriptors.len() =>
+        {
+            let mut all = handles.into_iter().zip(descriptors);
+            all.find(|(handle, _)| *handle == Handle::CpuWeight)
+        }
         Ok(Some((FromShim::Failed { step, reason }, _))) => {
             return Err(StartError::Failed {
                 step: tame(&step),
@@ -43,10 +49,11 @@ pub(super) async fn ready(
                 Err(_elapsed) => Err(gone("its shim ended")),
             };
         }
-        Ok(Some(_)) | Err(_) => return Err(gone("its shim broke the protocol")),
-    }
+        Ok(Some(_)) | Err(_) => None,
+    };
+    let (_, weight) = weight.ok_or_else(|| gone("its shim broke the protocol"))?;
     match init.recv::<FromInit>().await {
-        Ok(Some((FromInit::Hello, _))) => Ok(()),
+        Ok(Some((FromInit::Hello, _))) => Ok(File::from(weight)),
         Ok(Some(_)) => Err(gone("its init broke the protocol")),
         Ok(None) | Err(_) => Err(gone("its init ended")),
     }
@@ -85,7 +92,7 @@ mod tests {
     use std::os::fd::{AsFd, OwnedFd};
 
     use super::*;
-    use crate::wire::{self, FRAME_MAX, Handle, INIT_FRAME_MAX};
+    use crate::wire::{self, FRAME_MAX, INIT_FRAME_MAX};
 
     /// The server's ends, and those of shim and init.
     fn pairs() -> (Channel, Channel, OwnedFd, OwnedFd) {
@@ -98,16 +105,20 @@ mod tests {
         wire::send(far.as_fd(), frame, INIT_FRAME_MAX, &[]).unwrap();
     }
 
+    /// What a shim says first, with the one descriptor that is needed.
+    fn announce(far: &OwnedFd) {
+        let frame = FromShim::Ready {
+            handles: vec![Handle::CpuWeight],
+        };
+        let weight = tempfile::tempfile().unwrap();
+        wire::send(far.as_fd(), &frame, FRAME_MAX, &[weight.as_fd()]).unwrap();
+    }
+
     #[tokio::test]
     async fn a_sandbox_is_ready_once_both_have_said_so() {
         let (shim, init, shim_far, init_far) = pairs();
         let (_keep, refused) = oneshot::channel();
-        say(
-            &shim_far,
-            &FromShim::Ready {
-                handles: Vec::new(),
-            },
-        );
+        announce(&shim_far);
         say(&init_far, &FromInit::Hello);
         ready(&shim, &init, refused).await.unwrap();
     }
@@ -137,12 +148,7 @@ mod tests {
 
         let (shim, init, shim_far, init_far) = pairs();
         let (_keep, refused) = oneshot::channel();
-        say(
-            &shim_far,
-            &FromShim::Ready {
-                handles: Vec::new(),
-            },
-        );
+        announce(&shim_far);
         drop(init_far);
         let found = ready(&shim, &init, refused).await;
         assert!(matches!(found, Err(StartError::Gone { .. })), "{found:?}");
@@ -152,7 +158,10 @@ mod tests {
     async fn what_is_no_word_of_readiness_is_no_sandbox() {
         let hostile = [
             FromShim::Ready {
-                handles: vec![Handle::Init],
+                handles: Vec::new(),
+            },
+            FromShim::Ready {
+                handles: vec![Handle::CpuWeight],
             },
             FromShim::Inspected {
                 deviations: Vec::new(),
@@ -172,12 +181,7 @@ mod tests {
         }
         let (shim, init, shim_far, init_far) = pairs();
         let (_keep, refused) = oneshot::channel();
-        say(
-            &shim_far,
-            &FromShim::Ready {
-                handles: Vec::new(),
-            },
-        );
+        announce(&shim_far);
         say(
             &init_far,
             &FromInit::Exited {

@@ -28,6 +28,7 @@ use crate::outcome::{EndedBy, Evidence, Outcome, decide};
 use crate::output::OutputSink;
 use crate::runtime::channel::Channel;
 use crate::runtime::live::{Live, tame};
+use crate::runtime::shares::Part;
 use crate::spec::{File, Process, SandboxId, SandboxSpec};
 use crate::wire::{
     self, CHUNK_MAX, Deviation, Ended, FromInit, FromShim, Go, Start, ToInit, ToShim, WireError,
@@ -41,6 +42,7 @@ const REST: Duration = Duration::from_millis(50);
 pub(crate) struct LiveSandbox {
     live: Arc<Live>,
     spec: SandboxSpec,
+    _share: Part,
     /// `None` once the sandbox has been ended or handed on.
     shim: Option<Channel>,
     init: Channel,
@@ -50,12 +52,14 @@ impl LiveSandbox {
     pub(crate) fn new(
         live: Arc<Live>,
         spec: SandboxSpec,
+        share: Part,
         shim: Channel,
         init: Channel,
     ) -> LiveSandbox {
         LiveSandbox {
             live,
             spec,
+            _share: share,
             shim: Some(shim),
             init,
         }

@@ -231,6 +231,8 @@ impl Watch<'_> {
             ended,
         };
         let is_told = by != EndedBy::ServerGone && self.tell(ended, autopsy);
+        // Nobody waits for the rest.
+        kernel::give_way();
         let for_s = running.map_or(0, |running| running.go.keep_s.min(host.keep_s_max));
         let kept = if is_told && for_s > 0 && self.has_failed(by) {
             self.keep(host, for_s)

@@ -81,6 +81,8 @@ pub(crate) struct Make {
     pub(crate) disk_class: u8,
     /// Must not pass [`LauncherConfig::maxima`].
     pub(crate) limits: WireLimits,
+    /// CPU weight while it is made, from 2 to [`WEIGHT`](crate::cgroup::WEIGHT).
+    pub(crate) weight: u32,
     /// What it may reach.
     pub(crate) network: WireNetwork,
 }
@@ -241,6 +243,8 @@ pub(crate) enum Handle {
     MemoryLimit,
     /// Write: v1 quota in us per 100 ms period; v2 `QUOTA 100000`.
     CpuQuota,
+    /// Write: CPU weight among the sandboxes, from 2 to [`WEIGHT`](crate::cgroup::WEIGHT).
+    CpuWeight,
     /// Write: most processes.
     PidsMax,
     /// Read: v1 `cpuacct.usage` in ns; v2 `cpu.stat`.

@@ -241,6 +241,7 @@ NoNewPrivs: 1
 root again=false
 MemoryLimit=true
 CpuQuota=true
+CpuWeight=true
 PidsMax=true
 CpuUsage=true
 MemoryPeak=true

@@ -204,6 +204,7 @@ fn serve(dir: &str) {
         let worked = match handle {
             Handle::MemoryLimit => file.write_all(b"67108864").is_ok(),
             Handle::CpuQuota => file.write_all(b"50000").is_ok(),
+            Handle::CpuWeight => file.write_all(b"500").is_ok(),
             Handle::PidsMax => file.write_all(b"16").is_ok(),
             Handle::CpuUsage | Handle::MemoryPeak => {
                 file.read(&mut [0; 64]).is_ok_and(|len| len > 0)

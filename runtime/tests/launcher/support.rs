@@ -381,6 +381,7 @@ pub(crate) fn make(id: u8) -> Make {
         sandbox: [id; 16],
         image: WireImage::Digest(IMAGE),
         disk_class: 0,
+        weight: 1_000,
         limits: WireLimits {
             cpu_millis: 2000,
             memory_bytes: 128 << 20,

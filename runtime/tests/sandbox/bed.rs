@@ -170,6 +170,7 @@ impl Bed {
         self.made += 1;
         let id = SandboxId([self.made; 16]);
         SandboxSpec {
+            owner: "owner".to_owned(),
             id,
             image: self.image.digest,
             limits,
