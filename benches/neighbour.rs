@@ -2,7 +2,7 @@
 //!
 //! For each bomb: samples of `print(1)` over HTTP, one every 100 ms, first alone and then beside
 //! the bombs. Needs root and an image store (`FAREBOX_TEST_IMAGES`). Prints a table and one line of
-//! JSON. `cargo bench --bench neighbour -- [--samples N]`
+//! JSON. `cargo bench --bench neighbour -- [--samples N] [--bomb NAME]`
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -47,7 +47,7 @@ fn main() {
     let Some(world) = World::enter("neighbour") else {
         return;
     };
-    let samples = samples();
+    let samples = argument("--samples").map_or(SAMPLES, |count| count.parse().unwrap());
     let dir = data_dir();
     let mut server = Server::start(&world, dir.path(), &[("FAREBOX_LOG__FILTER", "warn")]);
     let (hostile, tame) = (server.tenant("hostile"), server.tenant("tame"));
@@ -58,8 +58,11 @@ fn main() {
         "{:<12} {:>9} {:>9}  {:>9} {:>9} {:>9}  {:>6} {:>6}",
         "bomb", "alone p50", "p95", "beside", "p95", "max", "ratio", "bombs"
     );
+    let only = argument("--bomb");
+    let wanted = |bomb: &&Bomb| only.as_ref().is_none_or(|name| name == bomb.0);
     let rows: Vec<Value> = BOMBS
         .iter()
+        .filter(wanted)
         .map(|bomb| row(&server, bomb, [&hostile, &tame], samples))
         .collect();
     let growth = server.memory_bytes().saturating_sub(memory_before);
@@ -80,10 +83,8 @@ fn main() {
     assert_eq!(server.stop(), Some(0));
 }
 
-fn samples() -> usize {
-    let arguments: Vec<String> = std::env::args().collect();
-    let at = arguments.iter().position(|word| word == "--samples");
-    at.map_or(SAMPLES, |at| arguments[at + 1].parse().unwrap())
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|word| word != name).nth(1)
 }
 
 fn row(server: &Server, bomb: &Bomb, [hostile, tame]: [&String; 2], samples: usize) -> Value {
