@@ -29,11 +29,6 @@ const SANDBOXES: &str = "sandboxes";
 /// turn when every sandbox burns.
 const PLATFORM_SHARES: &str = "16384";
 const PLATFORM_WEIGHT: &str = "1600";
-/// The same of all instances together. What sandboxes write is brought to their disks by threads of
-/// the kernel's, each of which has the default weight beside this group: at that, a few disks being
-/// filled would leave the rest of the sandboxes a tenth of the machine.
-const TOP_SHARES: &str = "8192";
-const TOP_WEIGHT: &str = "800";
 
 /// What lies unread in sockets counts apart on v1, in spite of the file's name not only of TCP: one
 /// part in so many of the memory limit, on top of it. The bound behind it is the whole machine's.
@@ -460,15 +455,13 @@ fn branch(version: Version, root: Root, instance: &str) -> Result<Branch, Failed
     let open =
         |path: &str| open_group(root.dir.as_fd(), path).during(&format!("open the group /{path}"));
     let (sandboxes, platform) = (open(&path)?, open(&platform)?);
-    let (name, values) = match version {
-        Version::V1 => ("cpu.shares", [TOP_SHARES, PLATFORM_SHARES]),
-        Version::V2 => ("cpu.weight", [TOP_WEIGHT, PLATFORM_WEIGHT]),
+    let weight = match version {
+        Version::V1 if root.controllers.contains(&"cpu") => Some(("cpu.shares", PLATFORM_SHARES)),
+        Version::V1 => None,
+        Version::V2 => Some(("cpu.weight", PLATFORM_WEIGHT)),
     };
-    if version == Version::V2 || root.controllers.contains(&"cpu") {
-        let top = open(TOP)?;
-        for (group, value) in [&top, &platform].into_iter().zip(values) {
-            write_file(group.as_fd(), name, value).during(&format!("write {value} to {name}"))?;
-        }
+    if let Some((name, value)) = weight {
+        write_file(platform.as_fd(), name, value).during(&format!("write {value} to {name}"))?;
     }
     if version == Version::V2 {
         devices::restrict(sandboxes.as_fd()).during("restrict the sandboxes' devices")?;
