@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::books::Books;
+use crate::budgets::Watch;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gate::Gate;
@@ -19,6 +20,7 @@ use crate::kept::KeptFiles;
 use crate::keys::Keys;
 use crate::live::Live;
 use crate::machine::Machine;
+use crate::outbox::Outbox;
 use crate::proof::Proof;
 use crate::records::Records;
 use crate::registry::Registry;
@@ -56,6 +58,10 @@ pub(crate) struct App {
     pub(crate) kept: Arc<KeptFiles>,
     /// Executions that have ended.
     pub(crate) records: Records,
+    /// What webhooks are to be told.
+    pub(crate) outbox: Arc<Outbox>,
+    /// Tenants whose budgets are to be looked at.
+    pub(crate) watch: Watch,
     /// Work that no connection owns, and that the server waits for before it ends.
     pub(crate) tasks: Tasks,
     /// Where that work runs: the server's own threads, not those that serve connections.

@@ -18,8 +18,8 @@ use crate::limits::Limits;
 
 pub use layers::{ConfigError, ConfigFault, Layers, Source};
 pub(crate) use sections::{
-    Disk, Exports, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Proof, Records,
-    Request, Sandbox, Server, Tenants, Tokens,
+    Budgets, Disk, Exports, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Proof,
+    Records, Request, Sandbox, Server, Tenants, Tokens, Webhooks,
 };
 pub(crate) use tiers::Tier;
 
@@ -58,6 +58,10 @@ pub struct Config {
     pub idempotency: Idempotency,
     /// Checkpoints: how often, and where they go.
     pub proof: Proof,
+    /// Bounds on budgets, and how often they are looked at.
+    pub budgets: Budgets,
+    /// Where webhooks may lead, how they are sent, and bounds on both.
+    pub webhooks: Webhooks,
     /// What tenants have that nobody has set anything for.
     pub tier: Tier,
     /// The rate cards of `server.rates_file`.
@@ -85,6 +89,8 @@ struct Sections {
     exports: Exports,
     idempotency: Idempotency,
     proof: Proof,
+    budgets: Budgets,
+    webhooks: Webhooks,
 }
 
 impl Config {
@@ -134,6 +140,8 @@ impl Config {
             exports: sections.exports,
             idempotency: sections.idempotency,
             proof: sections.proof,
+            budgets: sections.budgets,
+            webhooks: sections.webhooks,
             tier,
             rates,
             effective,
@@ -267,7 +275,7 @@ impl Config {
 }
 
 /// Numbers that switch something off when they are zero, which nobody can want.
-const BOUNDS_ABOVE_ZERO: [&str; 37] = [
+const BOUNDS_ABOVE_ZERO: [&str; 50] = [
     "server.connections_max",
     "server.backlog",
     "server.body_max_bytes",
@@ -305,6 +313,19 @@ const BOUNDS_ABOVE_ZERO: [&str; 37] = [
     "proof.push_timeout_ms",
     "proof.push_pause_max_s",
     "proof.reconciliation_entries_max",
+    "budgets.per_tenant_max",
+    "budgets.thresholds_max",
+    "budgets.look_ms",
+    "webhooks.per_tenant_max",
+    "webhooks.timeout_ms",
+    "webhooks.concurrent_max",
+    "webhooks.concurrent_per_tenant_max",
+    "webhooks.attempts_max",
+    "webhooks.pending_max",
+    "webhooks.pending_per_tenant_max",
+    "webhooks.log_max",
+    "webhooks.log_per_webhook_max",
+    "webhooks.fired_max",
 ];
 
 fn read_files(server: &Server) -> Result<(Tier, Vec<ledger::RateCard>), ConfigError> {

@@ -1,6 +1,7 @@
 //! The resources, one a file; each handler parses, calls, shapes.
 
 pub(crate) mod audit;
+pub(crate) mod budgets;
 pub(crate) mod credit;
 pub(crate) mod entries;
 pub(crate) mod estimate;
@@ -16,3 +17,4 @@ pub(crate) mod rates;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod usage;
+pub(crate) mod webhooks;

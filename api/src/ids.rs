@@ -13,6 +13,12 @@ pub(crate) enum Kind {
     Key,
     /// A request.
     Request,
+    /// Something that webhooks are told.
+    Event,
+    /// One telling of it to one webhook.
+    Delivery,
+    /// The file of a webhook's secret.
+    Secret,
 }
 
 impl Kind {
@@ -22,6 +28,9 @@ impl Kind {
             Kind::Hold => "hld_",
             Kind::Key => "key_",
             Kind::Request => "req_",
+            Kind::Event => "evt_",
+            Kind::Delivery => "dlv_",
+            Kind::Secret => "whs_",
         }
     }
 }

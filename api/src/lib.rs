@@ -7,6 +7,7 @@
 mod app;
 mod auth;
 mod books;
+mod budgets;
 mod call;
 mod clock;
 mod config;
@@ -30,6 +31,7 @@ mod machine;
 mod note;
 mod once;
 mod openapi;
+mod outbox;
 mod proof;
 mod record;
 mod records;

@@ -9,8 +9,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
-    audit, credit, entries, estimate, events, executions, exports, files, forecast, operations,
-    proofs, quotas, rates, tenants, tokens, usage,
+    audit, budgets, credit, entries, estimate, events, executions, exports, files, forecast,
+    operations, proofs, quotas, rates, tenants, tokens, usage, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -36,6 +36,16 @@ use crate::handlers::{
         quotas::own,
         quotas::limits,
         quotas::put_limits,
+        budgets::get,
+        budgets::put,
+        budgets::delete,
+        budgets::own,
+        webhooks::list,
+        webhooks::get,
+        webhooks::put,
+        webhooks::delete,
+        webhooks::deliveries,
+        webhooks::retry,
         executions::create,
         executions::list,
         executions::get,

@@ -3,10 +3,12 @@
 //!
 //! Every change is an act in the ledger first and in memory after, under one lock, so that two
 //! changes cannot both be made from the same old state. The subjects: `tenant/NAME`, `quotas/NAME`,
-//! `limits/NAME`, `token/JTI`, `revoked/JTI`, `tier/default`.
+//! `limits/NAME`, `budgets/NAME`, `webhook/NAME/HOOK`, `token/JTI`, `revoked/JTI`, `tier/default`.
 
+pub(crate) mod budgets;
 mod documents;
 mod tokens;
+mod webhooks;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,7 +19,9 @@ use crate::clock::Clock;
 use crate::config::{Tier, Tokens};
 use crate::error::{ApiError, rejected};
 use crate::limits::Limits;
+use budgets::Budget;
 pub(crate) use documents::{LimitsDoc, ProfileDoc, TokenDoc};
+pub(crate) use webhooks::{Webhook, WebhookDoc};
 
 /// A tenant as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,10 @@ pub(crate) struct Tenant {
     /// Its own limits, and the entry that set them, zero for none.
     pub(crate) limits: LimitsDoc,
     pub(crate) limits_seq: u64,
+    /// Its budgets, the entry that set them, zero for none, and when that was.
+    pub(crate) budgets: Vec<Budget>,
+    pub(crate) budgets_seq: u64,
+    pub(crate) budgets_us: i64,
 }
 
 /// The registry; shared by all requests.
@@ -38,6 +46,7 @@ pub(crate) struct Registry {
     clock: Clock,
     tier: Tier,
     tokens_options: Tokens,
+    webhooks_max: usize,
     state: RwLock<State>,
     /// Held from reading the old state to folding in the new one.
     acts: tokio::sync::Mutex<()>,
@@ -50,6 +59,7 @@ struct State {
     by_tenant: HashMap<String, usize>,
     revoked: HashSet<String>,
     revoked_unseen: usize,
+    webhooks: webhooks::Webhooks,
 }
 
 /// Who makes a change, and why.
@@ -75,6 +85,8 @@ impl Actor {
 pub(crate) struct Options {
     pub(crate) tier: Tier,
     pub(crate) tokens: Tokens,
+    /// Webhooks of one tenant, or of the operator.
+    pub(crate) webhooks_max: usize,
 }
 
 impl Registry {
@@ -87,6 +99,7 @@ impl Registry {
             clock,
             tier: options.tier,
             tokens_options: options.tokens,
+            webhooks_max: options.webhooks_max,
             state: RwLock::new(state),
             acts: tokio::sync::Mutex::new(()),
         }
@@ -179,6 +192,9 @@ impl Registry {
             quotas_seq: 0,
             limits: LimitsDoc::of_tier(&self.tier),
             limits_seq: 0,
+            budgets: Vec::new(),
+            budgets_seq: 0,
+            budgets_us: 0,
         };
         self.put(actor, ("tenant.create", Subject::Profile), tenant, None)
             .await
@@ -269,6 +285,7 @@ impl Registry {
             Subject::Profile => ("tenant", documents::bytes(&tenant.profile)),
             Subject::Quotas => ("quotas", documents::quotas_bytes(&tenant.quotas)),
             Subject::Limits => ("limits", documents::bytes(&tenant.limits)),
+            Subject::Budgets => ("budgets", budgets::bytes(&tenant.budgets)),
         };
         let name = tenant.profile.name.clone();
         let act = Act {
@@ -282,6 +299,9 @@ impl Registry {
             Subject::Profile => {}
             Subject::Quotas => tenant.quotas_seq = entry,
             Subject::Limits => tenant.limits_seq = entry,
+            // An empty list is no document.
+            Subject::Budgets if tenant.budgets.is_empty() => tenant.budgets_seq = 0,
+            Subject::Budgets => tenant.budgets_seq = entry,
         }
         let tenant = Arc::new(tenant);
         self.write().tenants.insert(name, Arc::clone(&tenant));
@@ -294,8 +314,17 @@ impl Registry {
             tenant: tenant.profile.name.clone(),
             suspended: tenant.profile.suspended,
             concurrency: tenant.limits.concurrency,
-            quotas: self.effective_quotas(&tenant.quotas),
+            quotas: self.counted_quotas(tenant),
         }
+    }
+
+    /// All that the ledger counts for a tenant: its quotas, and what its budgets count besides.
+    fn counted_quotas(&self, tenant: &Tenant) -> Vec<Quota> {
+        let mut quotas = self.effective_quotas(&tenant.quotas);
+        let more = budgets::counted(&quotas, &tenant.budgets).cloned();
+        let more: Vec<Quota> = more.collect();
+        quotas.extend(more);
+        quotas
     }
 
     /// A tenant's own quotas over its tier's: a meter that its own name is not the tier's any more.
@@ -305,13 +334,13 @@ impl Registry {
         own.iter().chain(tier).cloned().collect()
     }
 
-    /// Where an effective quota of a tenant comes from.
-    pub(crate) fn quota_source(tenant: &Tenant, quota: &Quota) -> &'static str {
+    /// Where an effective quota of a tenant comes from; `None` for what is counted for a budget.
+    pub(crate) fn quota_source(&self, tenant: &Tenant, quota: &Quota) -> Option<&'static str> {
         if tenant.quotas.contains(quota) {
-            "tenant"
-        } else {
-            "tier"
+            return Some("tenant");
         }
+        let effective = self.effective_quotas(&tenant.quotas);
+        effective.contains(quota).then_some("tier")
     }
 
     /// Records an act; the entry that it became.
@@ -330,6 +359,7 @@ enum Subject {
     Profile,
     Quotas,
     Limits,
+    Budgets,
 }
 
 /// An act of `actor` on `kind/name`, which concerns the tenant `name`.

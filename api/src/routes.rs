@@ -22,8 +22,8 @@ use crate::call::{Answer, Call};
 use crate::csv;
 use crate::error::ApiError;
 use crate::handlers::{
-    audit, credit, entries, estimate, events, executions, exports, files, forecast, operations,
-    proofs, quotas, rates, tenants, tokens, usage,
+    audit, budgets, credit, entries, estimate, events, executions, exports, files, forecast,
+    operations, proofs, quotas, rates, tenants, tokens, usage, webhooks,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -110,6 +110,17 @@ routes! {
     GET    "/v1/quotas"                         SEE, Nothing => quotas::own;
     GET    "/v1/tenants/{tenant}/limits"        SET, Nothing => quotas::limits;
     PUT    "/v1/tenants/{tenant}/limits"        SET, Small => quotas::put_limits;
+    GET    "/v1/tenants/{tenant}/budgets"       SEE, Nothing => budgets::get;
+    PUT    "/v1/tenants/{tenant}/budgets"       SET, Small => budgets::put;
+    DELETE "/v1/tenants/{tenant}/budgets"       SET, Nothing => budgets::delete;
+    GET    "/v1/budgets"                        SEE, Nothing => budgets::own;
+
+    GET    "/v1/webhooks"                       TOKENS, Nothing => webhooks::list;
+    GET    "/v1/webhooks/{name}"                TOKENS, Nothing => webhooks::get;
+    PUT    "/v1/webhooks/{name}"                TOKENS, Small => webhooks::put;
+    DELETE "/v1/webhooks/{name}"                TOKENS, Nothing => webhooks::delete;
+    GET    "/v1/webhooks/{name}/deliveries"     TOKENS, Nothing => webhooks::deliveries;
+    POST   "/v1/webhooks/{name}/deliveries/{id}/retry" TOKENS, Small => webhooks::retry;
 
     POST   "/v1/executions"                     RUN, Large => executions::create;
     GET    "/v1/executions"                     READ, Nothing => executions::list;

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::books::Books;
+use crate::budgets::{self, Watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
@@ -32,6 +33,7 @@ use crate::kept::KeptFiles;
 use crate::keys::{self, Keys};
 use crate::live::Live;
 use crate::machine::Machine;
+use crate::outbox::Outbox;
 use crate::proof::{self, Proof};
 use crate::records::{Records, RecordsError};
 use crate::registry::{self, Registry};
@@ -195,6 +197,7 @@ impl Running {
             .local_addr()
             .map_err(io("read the listener's address"))?;
         let (http, thread) = listen(&app, listener)?;
+        budgets::start(&app);
         write_address(&address_file, address)?;
         app.proof.start().map_err(io("start a thread"))?;
         let signing = walk.spawn(proof::run(Arc::clone(&app)));
@@ -258,7 +261,10 @@ impl Running {
             tracing::error!("the listener has failed");
         }
         remove_if_there(&app.config.server.data_dir.join("address"))?;
-        walk.block_on(close(&app))
+        let closed = walk.block_on(close(&app));
+        // Not longer: what is still being sent to a webhook is sent again by the next server.
+        walk.shutdown_timeout(Duration::from_secs(2));
+        closed
     }
 }
 
@@ -269,6 +275,7 @@ pub(crate) async fn close(app: &Arc<App>) -> Result<(), ServeError> {
     let shared = Arc::clone(app);
     let closed = tokio::task::spawn_blocking(move || {
         shared.records.close();
+        shared.outbox.close();
         shared.ledger.clone().close()
     });
     match closed.await {
@@ -325,11 +332,16 @@ pub(crate) async fn assemble(
     let options = registry::Options {
         tier: config.tier.clone(),
         tokens: config.tokens.clone(),
+        webhooks_max: config.webhooks.per_tenant_max,
     };
     let machine = &config.machine;
     let queue = Duration::from_millis(machine.queue_ms);
+    let registry = Registry::open(ledger.clone(), clock, options);
+    let outbox = Outbox::open(&config, &registry.webhook_secrets(), clock);
     Ok(Arc::new(App {
-        registry: Registry::open(ledger.clone(), clock, options),
+        registry,
+        outbox: Arc::new(outbox.map_err(io("open the outbox in DIR/outbox"))?),
+        watch: Watch::default(),
         machine: Machine::new(machine.slots, machine.queue_max, queue),
         turns: Turns::new(machine.async_queue_per_tenant, machine.async_queue_max),
         reports: Gate::new(

@@ -167,8 +167,11 @@ fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// Reads one quota of a list; `None` after a fault.
-pub(crate) fn read_quota(object: &mut Object<'_>) -> Option<Quota> {
+/// What is counted: whose use, of what, over which time, by which zone's calendar.
+pub(crate) type Counted = (Scope, Meter, Window, String);
+
+/// Reads what a quota or a budget counts; `None` after a fault.
+pub(crate) fn read_counted(object: &mut Object<'_>) -> Option<Counted> {
     let scope = object
         .object("scope", read_scope)
         .unwrap_or(Some(Scope::Tenant));
@@ -192,6 +195,27 @@ pub(crate) fn read_quota(object: &mut Object<'_>) -> Option<Quota> {
     if jiff::tz::TimeZone::get(&timezone).is_err() {
         object.fault("timezone", "is not an IANA time zone");
     }
+    Some((scope?, meter?, window?, timezone))
+}
+
+/// The number that `text` writes in the unit of `meter`, or a fault at `name`.
+pub(crate) fn read_number(
+    object: &mut Object<'_>,
+    name: &str,
+    meter: Option<Meter>,
+    text: Option<String>,
+) -> Option<u128> {
+    let value = parse_quantity(meter?, &text?);
+    if value.is_none() {
+        object.fault(name, "must be a decimal string, not negative");
+    }
+    value
+}
+
+/// Reads one quota of a list; `None` after a fault.
+pub(crate) fn read_quota(object: &mut Object<'_>) -> Option<Quota> {
+    let counted = read_counted(object);
+    let meter = counted.as_ref().map(|(_, meter, _, _)| *meter);
     let mode = match object.text("mode", 8).as_deref() {
         None | Some("hard") => Mode::Hard,
         Some("soft") => Mode::Soft,
@@ -204,18 +228,13 @@ pub(crate) fn read_quota(object: &mut Object<'_>) -> Option<Quota> {
     let overdraft = object
         .text("overdraft", 48)
         .unwrap_or_else(|| "0".to_owned());
-    let mut number = |name, text: Option<String>| {
-        let value = parse_quantity(meter?, &text?);
-        if value.is_none() {
-            object.fault(name, "must be a decimal string, not negative");
-        }
-        value
-    };
-    let (limit, overdraft) = (number("limit", limit), number("overdraft", Some(overdraft)));
+    let limit = read_number(object, "limit", meter, limit);
+    let overdraft = read_number(object, "overdraft", meter, Some(overdraft));
+    let (scope, meter, window, timezone) = counted?;
     Some(Quota {
-        scope: scope?,
-        meter: meter?,
-        window: window?,
+        scope,
+        meter,
+        window,
         timezone,
         limit: limit?,
         mode,

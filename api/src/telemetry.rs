@@ -55,6 +55,19 @@ fn describe() {
         "farebox_records_lost_total",
         "Execution records that were not written."
     );
+    describe_counter!(
+        "farebox_budget_alerts_total",
+        "Thresholds of budgets that were reached."
+    );
+    describe_counter!(
+        "farebox_webhook_deliveries_total",
+        "Attempts to deliver to webhooks, by result: delivered, failed (tried again) or dead."
+    );
+    describe_gauge!(
+        "farebox_outbox_pending",
+        "Deliveries to webhooks that wait or are being sent."
+    );
+    describe_gauge!("farebox_outbox_lag_seconds", "Age of the oldest of them.");
     describe_gauge!(
         "farebox_http_requests_in_flight",
         "Requests being answered."
@@ -160,6 +173,9 @@ pub(crate) fn render(app: &App) -> String {
     set("farebox_slots_free", count(free));
     set("farebox_slots_waiting", count(waiting));
     set("farebox_async_waiting", count(app.turns.waiting()));
+    let (pending, age) = app.outbox.lag();
+    set("farebox_outbox_pending", count(pending));
+    set("farebox_outbox_lag_seconds", age.as_secs());
     let health = app.ledger.health();
     set("farebox_ledger_writable", u64::from(health.writable));
     set("farebox_ledger_queue", health.queue_depth);

@@ -416,6 +416,7 @@ fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
             posted,
             held,
             free,
+            starts_at: resets_at.map(|_| window.start),
             resets_at,
         }
     };

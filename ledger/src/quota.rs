@@ -159,6 +159,8 @@ pub struct QuotaState {
     pub held: u128,
     /// What a hold may still take; zero when it is over.
     pub free: u128,
+    /// When the window began; `None` for a lifetime.
+    pub starts_at: Option<Micros>,
     /// When the window ends; `None` for a lifetime.
     pub resets_at: Option<Micros>,
 }

@@ -8,12 +8,14 @@
 )]
 
 mod client;
+mod receiver;
 mod server;
 
 mod acts;
 mod auth;
 mod bad_input;
 mod books;
+mod budgets;
 mod errors;
 mod evidence;
 mod executions;
@@ -30,3 +32,4 @@ mod openapi;
 mod prices;
 mod proof;
 mod quotas;
+mod webhooks;

@@ -116,6 +116,11 @@ impl TestServer {
         });
     }
 
+    /// Sets a flag for the next start.
+    pub(crate) fn flag(&mut self, key: &str, value: &str) {
+        self.flags.push((key.to_owned(), value.to_owned()));
+    }
+
     /// Takes the running server out, so that the test can stop it itself.
     pub(crate) fn take(&mut self) -> Running {
         self.running.take().unwrap()

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::outbox::address::Network;
+
 /// `[server]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,6 +200,34 @@ pub struct Proof {
     pub push_timeout_ms: u64,
     pub push_pause_max_s: u64,
     pub reconciliation_entries_max: u64,
+}
+
+/// `[budgets]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budgets {
+    pub per_tenant_max: usize,
+    pub thresholds_max: usize,
+    pub look_ms: u64,
+}
+
+/// `[webhooks]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    pub(crate) allow_addresses: Vec<Network>,
+    pub per_tenant_max: usize,
+    pub timeout_ms: u64,
+    pub concurrent_max: usize,
+    pub concurrent_per_tenant_max: usize,
+    pub attempts_max: u32,
+    pub backoff_ms: u64,
+    pub backoff_max_ms: u64,
+    pub pending_max: usize,
+    pub pending_per_tenant_max: usize,
+    pub log_max: usize,
+    pub log_per_webhook_max: usize,
+    pub fired_max: usize,
 }
 
 impl LimitFloors {

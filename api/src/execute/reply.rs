@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::app::App;
+use crate::budgets;
 use crate::clock::rfc3339;
 use crate::error::ApiError;
 use crate::evidence::Evidence;
+use crate::ids;
 use crate::live::{Flight, Phase};
 use crate::record::{Outcome, Record, State};
 use crate::telemetry;
@@ -27,6 +29,9 @@ pub(super) fn finished(app: &App, flight: &Flight, record: Record) {
         entry = record.receipt.as_ref().map(|receipt| receipt.entry),
         "execution finished"
     );
+    if record.receipt.is_some() {
+        budgets::used(app, &record.tenant, ids::made_us(&flight.id));
+    }
     // Kept before it is shown: whoever asks again after the answer finds it.
     app.records.keep(flight.id, &record);
     flight.advance(Phase::Finished(record), |_| ());

@@ -10,7 +10,7 @@ use crate::error::{ApiError, Problem};
 use crate::execute::request::{LimitsBody, read_limits};
 use crate::json::Object;
 use crate::limits::Limits;
-use crate::registry::{LimitsDoc, Registry, Tenant};
+use crate::registry::{LimitsDoc, Tenant};
 use crate::shape::{self, QuotaBody, QuotaView};
 
 /// The quotas in force.
@@ -125,9 +125,11 @@ fn show(call: &Call, tenant: &Tenant) -> Answer {
         .ledger
         .quotas(&tenant.profile.name)
         .unwrap_or_default();
-    let views = states
-        .iter()
-        .map(|state| shape::quota_view(state, Registry::quota_source(tenant, &state.quota)));
+    let registry = &call.app.registry;
+    let views = states.iter().filter_map(|state| {
+        let source = registry.quota_source(tenant, &state.quota)?;
+        Some(shape::quota_view(state, source))
+    });
     Ok(tagged(
         tenant.quotas_seq,
         &QuotaList {

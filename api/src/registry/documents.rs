@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{State, Tenant};
+use super::{State, Tenant, budgets, webhooks};
 use crate::config::Tier;
 use crate::json::{Faults, Object};
 use crate::limits::Limits;
@@ -60,7 +60,7 @@ pub(super) fn tier_bytes(tier: &Tier) -> Vec<u8> {
     bytes(&(tier.concurrency, quotas, tier.default, tier.maximum))
 }
 
-fn read<T: DeserializeOwned>(subject: &str, bytes: &[u8]) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(subject: &str, bytes: &[u8]) -> Option<T> {
     let read = serde_json::from_slice(bytes);
     read.inspect_err(|error| tracing::error!(subject, %error, "a document cannot be read"))
         .ok()
@@ -89,6 +89,7 @@ pub(super) fn fold(ledger: &Ledger, tier: &Tier, state: &mut State) {
         let subject = format!("quotas/{name}");
         let quotas = ledger.document(&subject);
         let limits = ledger.document(&format!("limits/{name}"));
+        let budgets = ledger.document(&format!("budgets/{name}"));
         let tenant = Tenant {
             profile,
             quotas_seq: quotas.as_ref().map_or(0, |document| document.seq),
@@ -97,9 +98,15 @@ pub(super) fn fold(ledger: &Ledger, tier: &Tier, state: &mut State) {
             limits: limits
                 .and_then(|document| read(&document.subject, &document.bytes))
                 .unwrap_or_else(|| LimitsDoc::of_tier(tier)),
+            budgets_seq: budgets.as_ref().map_or(0, |document| document.seq),
+            budgets_us: budgets.as_ref().map_or(0, |document| document.at),
+            budgets: budgets.map_or_else(Vec::new, |document| {
+                budgets::parse(&document.subject, &document.bytes)
+            }),
         };
         state.tenants.insert(name, Arc::new(tenant));
     }
+    state.webhooks = webhooks::fold(ledger);
     for document in ledger.documents("token/") {
         if let Some(token) = read::<TokenDoc>(&document.subject, &document.bytes) {
             state.see(token);
