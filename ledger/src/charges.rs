@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::entries::{damaged, open};
-use crate::entry::{Body, Entry, Settled};
+use crate::entry::{Body, Entry, EntryKind, Settled};
 use crate::error::{Error, Fault, QueryError};
 use crate::index::{Charged, Index, Wanted};
 use crate::journal::RECORD_MAX;
@@ -42,8 +42,8 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// The settlement at an offset of a segment.
-    pub(crate) fn settlement(&mut self, segment: u32, offset: u32) -> Result<Arc<Entry>, Error> {
+    /// The settlement or adjustment at an offset of a segment.
+    pub(crate) fn charge(&mut self, segment: u32, offset: u32) -> Result<Arc<Entry>, Error> {
         let fault = |what: String| damaged((segment, offset), 0, what);
         let start = u64::from(offset).saturating_sub(4);
         let head = self.bytes(segment, start, 4)?;
@@ -54,9 +54,9 @@ impl<'a> Records<'a> {
         }
         let bytes = self.bytes(segment, offset.into(), length)?;
         match Record::decode(bytes).map_err(fault)? {
-            Record::Entry(entry) if settled(&entry).is_some() => Ok(entry),
+            Record::Entry(entry) if entry.kind() != EntryKind::Acted => Ok(entry),
             Record::Entry(_) | Record::Hold(_) | Record::Release(_) => {
-                let what = "the index names a record that is no settlement";
+                let what = "the index names a record that charges nothing";
                 Err(fault(what.to_owned()))
             }
         }
@@ -119,7 +119,7 @@ impl<'a> Records<'a> {
 pub(crate) fn settled(entry: &Entry) -> Option<&Settled> {
     match &entry.body {
         Body::Settled(settled) => Some(settled),
-        Body::Acted(_) => None,
+        Body::Acted(_) | Body::Adjusted(_) => None,
     }
 }
 
@@ -129,6 +129,7 @@ pub(crate) fn settled(entry: &Entry) -> Option<&Settled> {
 pub struct Charges {
     shared: Arc<Shared>,
     query: ChargeQuery,
+    adjusted: bool,
     as_of: AsOf,
     dir: PathBuf,
     /// The last number looked at.
@@ -147,10 +148,17 @@ impl Charges {
             through: query.after,
             shared,
             query,
+            adjusted: false,
             as_of,
             dir,
             index: None,
         }
+    }
+
+    /// Also the adjustments of the tenant that is asked for, in their own instant.
+    pub(crate) fn with_adjustments(mut self) -> Self {
+        self.adjusted = true;
+        self
     }
 
     /// Up to where it goes.
@@ -173,8 +181,10 @@ impl Charges {
         let mut records = Records::new(&self.dir);
         let mut entries = Vec::new();
         for charged in &found {
-            let entry = records.settlement(segment, charged.offset)?;
-            if settled(&entry).is_some_and(|settled| self.query.only.passes(&settled.hold)) {
+            let entry = records.charge(segment, charged.offset)?;
+            let passes = |settled: &Settled| self.query.only.passes(&settled.hold);
+            // The index has filtered by tenant already.
+            if settled(&entry).is_none_or(passes) {
                 entries.push(entry);
             }
         }
@@ -192,6 +202,7 @@ impl Charges {
             until: self.as_of.seq,
             from: self.query.from.unwrap_or(i64::MIN),
             to: self.query.to.unwrap_or(i64::MAX),
+            adjusted: self.adjusted,
         };
         let next = self.through + 1;
         let take = |index: &Index| {

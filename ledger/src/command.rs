@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::adjust::Proposal;
 use crate::clock::Micros;
 use crate::id::Id;
 use crate::money::Money;
+use crate::period::Period;
 use crate::quantity::{Ceiling, OnLow, Quantities};
 use crate::quota::Quota;
 use crate::rate::{Charge, RateCard};
@@ -164,6 +166,25 @@ pub enum Effect {
         tenant: String,
         /// The entry of the grant.
         grant: u64,
+    },
+    /// Closes a period that has ended and has no open hold, for ever: entries after this one do
+    /// not count in it.
+    ClosePeriod(Period),
+    /// Proposes an adjustment. It needs a reason, and changes nothing until it is approved.
+    Propose(Proposal),
+    /// Approves an adjustment. This is recorded as the adjustment itself, not as an act.
+    Approve {
+        /// The entry that proposed it.
+        proposal: u64,
+        /// Whom the approver's key stands for.
+        subject: String,
+    },
+    /// Ends a proposal without an adjustment.
+    Reject {
+        /// The entry that proposed it.
+        proposal: u64,
+        /// Whom the actor's key stands for.
+        subject: String,
     },
 }
 

@@ -127,10 +127,10 @@ fn mark_stale(dir: &Path) -> Result<(), Error> {
 
 /// The bytes of a head mark.
 pub(crate) fn encode(mark: &Mark) -> Vec<u8> {
-    crate::file::encode(*b"FBXMARK1", mark)
+    crate::file::encode(*b"FBXMARK2", mark)
 }
 
 /// Reads a head mark.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Mark> {
-    crate::file::decode(bytes, *b"FBXMARK1")
+    crate::file::decode(bytes, *b"FBXMARK2")
 }

@@ -2,15 +2,17 @@
 //!
 //! Nothing here writes, waits or changes anything.
 
+pub(crate) mod books;
 mod check;
 mod effect;
 mod reduce;
 
 use std::sync::Arc;
 
+use crate::adjust::Party;
 use crate::clock::Micros;
 use crate::command::{Act, Effect, HoldRequest, Settlement};
-use crate::entry::{Acted, Hold, Settled};
+use crate::entry::{Acted, Body, Hold, Settled};
 use crate::id::Id;
 use crate::money::Money;
 use crate::options::Options;
@@ -321,8 +323,8 @@ pub(crate) fn release(desk: Desk<'_>, hold: Id, reason: String) -> Result<Arc<Re
     }))
 }
 
-/// Records an act.
-pub(crate) fn act(desk: Desk<'_>, act: Act) -> Result<Acted, Rejection> {
+/// Records an act; an approval, as the adjustment that is approved.
+pub(crate) fn act(desk: Desk<'_>, act: Act) -> Result<Body, Rejection> {
     check::act(desk.options, &act)?;
     let last = desk
         .state
@@ -338,7 +340,12 @@ pub(crate) fn act(desk: Desk<'_>, act: Act) -> Result<Acted, Rejection> {
     if let Some(effect) = &act.effect {
         effect::check(desk, effect)?;
     }
-    Ok(Acted {
+    if let Some(Effect::Approve { proposal, subject }) = act.effect {
+        let key = act.actor;
+        let approver = Party { key, subject };
+        return books::approve(desk.state, proposal, approver, desk.at).map(Body::Adjusted);
+    }
+    Ok(Body::Acted(Acted {
         actor: act.actor,
         action: act.action,
         subject: act.subject,
@@ -346,7 +353,7 @@ pub(crate) fn act(desk: Desk<'_>, act: Act) -> Result<Acted, Rejection> {
         reason: act.reason,
         document: act.document,
         effect: act.effect,
-    })
+    }))
 }
 
 fn room_for(desk: Desk<'_>, act: &Act) -> Result<(), Rejection> {

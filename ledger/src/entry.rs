@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adjust::{Adjustment, Party};
 use crate::clock::Micros;
 use crate::command::{Effect, Idempotency};
 use crate::id::Id;
 use crate::money::Money;
+use crate::period::Period;
 use crate::quantity::{Ceiling, Quantities};
 use crate::rate::Charge;
 use crate::record;
@@ -94,6 +96,33 @@ pub struct Acted {
     pub effect: Option<Effect>,
 }
 
+/// An approved adjustment. It counts in the period of its own instant, whatever it corrects.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Adjusted {
+    /// The entry that proposed it.
+    pub proposal: u64,
+    /// Who proposed it.
+    pub author: Party,
+    /// Who approved it: never the same.
+    pub approver: Party,
+    /// Why.
+    pub reason: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// What it adds to what the tenant owes: below zero for a credit.
+    pub amount: Money,
+    /// What it is.
+    pub what: Adjustment,
+    /// What of a debit is paid from credit; the rest is payable.
+    pub funded: Vec<Funding>,
+    /// What of a reversed settlement was paid from credit: a grant again, of this entry's number.
+    pub refunded: Money,
+    /// The period of the reversed settlement, if that was closed already.
+    pub corrects: Option<Period>,
+}
+
 /// What an entry records.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Body {
@@ -101,15 +130,19 @@ pub enum Body {
     Settled(Settled),
     /// An administrative act.
     Acted(Acted),
+    /// An approved adjustment.
+    Adjusted(Adjusted),
 }
 
 /// The kinds of entries, for filters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum EntryKind {
     /// Settled runs.
     Settled,
     /// Administrative acts.
     Acted,
+    /// Approved adjustments.
+    Adjusted,
 }
 
 /// An immutable record. Entries are numbered densely from 1.
@@ -135,6 +168,7 @@ impl Entry {
         match self.body {
             Body::Settled(_) => EntryKind::Settled,
             Body::Acted(_) => EntryKind::Acted,
+            Body::Adjusted(_) => EntryKind::Adjusted,
         }
     }
 
@@ -143,6 +177,7 @@ impl Entry {
         match &self.body {
             Body::Settled(settled) => Some(&settled.hold.tenant),
             Body::Acted(acted) => acted.tenant.as_deref(),
+            Body::Adjusted(adjusted) => Some(&adjusted.tenant),
         }
     }
 }

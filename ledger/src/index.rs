@@ -29,9 +29,9 @@ pub(crate) struct Index {
     pub(crate) first_seq: u64,
     offsets: Vec<u32>,
     ats: Vec<Micros>,
-    /// How long before its entry a settlement's hold was opened; zero for acts.
+    /// How long before its entry a settlement's hold was opened; zero for other entries.
     ages: Vec<u64>,
-    acts: Vec<bool>,
+    kinds: Vec<EntryKind>,
     tenants: Vec<u32>,
     names: Vec<String>,
     /// Settled executions and the place of their entries; sorted once sealed.
@@ -53,22 +53,22 @@ pub(crate) struct Sealed {
     pub(crate) entries: u64,
     /// The least and the greatest execution settled in it.
     pub(crate) executions: Option<(Id, Id)>,
-    /// When the first and the last of the holds settled in it were opened.
+    /// The first and the last instant whose windows anything in it counts in.
     pub(crate) opened: Option<(Micros, Micros)>,
 }
 
-/// A settlement as the index knows it.
+/// A settlement or an adjustment as the index knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Charged {
     /// Its number.
     pub(crate) seq: u64,
     /// Where it lies in the segment.
     pub(crate) offset: u32,
-    /// When its hold was opened: the instant whose windows it counts in.
+    /// The instant whose windows it counts in: when its hold was opened, or its own.
     pub(crate) opened_at: Micros,
 }
 
-/// Which settlements are wanted.
+/// Which settlements are wanted, and whether adjustments are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Wanted<'a> {
     /// Whose.
@@ -81,6 +81,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) from: Micros,
     /// Their holds opened before.
     pub(crate) to: Micros,
+    /// Adjustments as well, which count in their own instant.
+    pub(crate) adjusted: bool,
 }
 
 /// What an entry must be to be listed.
@@ -119,7 +121,7 @@ impl Index {
         self.offsets.push(offset);
         self.ats.push(entry.at);
         self.ages.push(age);
-        self.acts.push(entry.kind() == EntryKind::Acted);
+        self.kinds.push(entry.kind());
         self.tenants.push(tenant);
     }
 
@@ -164,10 +166,8 @@ impl Index {
         let start = self.ats.partition_point(|at| *at < filter.from).max(skip);
         let end = self.ats.partition_point(|at| *at < filter.to);
         let passes = |place: &usize| {
-            let act = filter
-                .kind
-                .is_none_or(|kind| (kind == EntryKind::Acted) == self.acts[*place]);
-            act && tenant.is_none_or(|tenant| self.tenants[*place] == tenant)
+            let kind = filter.kind.is_none_or(|kind| kind == self.kinds[*place]);
+            kind && tenant.is_none_or(|tenant| self.tenants[*place] == tenant)
         };
         let seq = |place: usize| self.first_seq + u64::try_from(place).unwrap_or(u64::MAX);
         let places = (start..end.max(start)).filter(passes).take(limit);
@@ -186,7 +186,7 @@ impl Index {
         }
     }
 
-    /// The settlements that are wanted, in the order of their numbers.
+    /// What is wanted, in the order of their numbers.
     pub(crate) fn charged(&self, wanted: &Wanted<'_>) -> impl Iterator<Item = Charged> {
         let (tenant, nobody) = match self.numbered(wanted.tenant) {
             Ok(tenant) => (tenant, false),
@@ -200,14 +200,19 @@ impl Index {
         let early = self.ats.partition_point(|at| *at < wanted.from);
         let start = early.max(place(wanted.after));
         let end = if nobody { 0 } else { place(wanted.until) };
-        let (from, to) = (wanted.from, wanted.to);
+        let (from, to, adjusted) = (wanted.from, wanted.to, wanted.adjusted);
         let places = start..end.min(self.offsets.len()).max(start);
         places.filter_map(move |place| {
             let theirs = tenant.is_none_or(|tenant| self.tenants[place] == tenant);
             let age = i64::try_from(self.ages[place]).unwrap_or(i64::MAX);
             let opened_at = self.ats[place].saturating_sub(age);
             let inside = from <= opened_at && opened_at < to;
-            let passes = theirs && inside && !self.acts[place];
+            let counts = match self.kinds[place] {
+                EntryKind::Settled => true,
+                EntryKind::Adjusted => adjusted,
+                EntryKind::Acted => false,
+            };
+            let passes = theirs && inside && counts;
             passes.then(|| Charged {
                 seq: self.first_seq + u64::try_from(place).unwrap_or(u64::MAX),
                 offset: self.offsets[place],
@@ -216,7 +221,7 @@ impl Index {
         })
     }
 
-    /// When the first and the last of the holds settled here were opened.
+    /// The first and the last instant whose windows anything here counts in.
     fn opened(&self) -> Option<(Micros, Micros)> {
         let all = Wanted {
             tenant: None,
@@ -224,6 +229,7 @@ impl Index {
             until: u64::MAX,
             from: i64::MIN,
             to: i64::MAX,
+            adjusted: true,
         };
         let opened = || self.charged(&all).map(|charged| charged.opened_at);
         opened().min().zip(opened().max())

@@ -423,9 +423,12 @@ fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
     tenant.rules.iter().map(state).collect()
 }
 
+mod books;
 mod prove;
 pub use self::prove::{Consistency, Inclusion};
 
+#[cfg(test)]
+mod closing;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

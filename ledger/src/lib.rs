@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod absorb;
+mod adjust;
 mod calendar;
 mod charges;
 mod clock;
@@ -27,6 +28,8 @@ mod ledger;
 mod merkle;
 mod money;
 mod options;
+mod period;
+mod preview;
 mod quantity;
 mod query;
 mod quota;
@@ -37,6 +40,7 @@ mod recover;
 mod rejection;
 mod shared;
 mod state;
+mod statement;
 #[cfg(test)]
 mod testing;
 mod ticket;
@@ -47,18 +51,21 @@ mod view;
 mod walk;
 mod writer;
 
+pub use adjust::{Adjustment, Party, Proposal, Proposed, Verdict};
 pub use charges::{Charges, read_entries};
 pub use clock::{Clock, Micros};
 pub use command::{
     Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settlement,
 };
-pub use entry::{Acted, Body, Entry, EntryKind, Funding, Hold, Settled};
+pub use entry::{Acted, Adjusted, Body, Entry, EntryKind, Funding, Hold, Settled};
 pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};
 pub use id::Id;
 pub use ledger::{Consistency, Inclusion, Ledger};
 pub use merkle::{check_consistency, check_inclusion};
 pub use money::{Money, MoneyError};
 pub use options::Options;
+pub use period::{Closed, Closing, Period, PeriodState, PeriodTotal, Phase};
+pub use preview::{Preview, Priced};
 pub use quantity::{Ceiling, Meter, OnLow, Quantities};
 pub use query::{
     AsOf, ChargeQuery, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery,
@@ -68,5 +75,6 @@ pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
 pub use reconcile::{Compared, Reconciled};
 pub use rejection::Rejection;
+pub use statement::{LineKind, Statement, StatementLine};
 pub use ticket::Ticket;
 pub use verify::{Progress, Rebuilt, Verified, rebuild, verify, verify_at};

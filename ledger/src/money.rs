@@ -48,6 +48,15 @@ impl Money {
         self.0.checked_add(other.0).map(Self)
     }
 
+    /// The nearest amount in whole minor units of a currency; ties go to the even one.
+    pub(crate) fn to_minor(self, currency: &str) -> Self {
+        let places = minor_places(currency);
+        let unit = 10_i128.pow(u32::try_from(PLACES).unwrap_or(0).saturating_sub(places));
+        let (whole, rest) = (self.0.div_euclid(unit), self.0.rem_euclid(unit));
+        let up = rest * 2 > unit || (rest * 2 == unit && whole % 2 != 0);
+        Self(whole.saturating_add(i128::from(up)).saturating_mul(unit))
+    }
+
     /// `quantity x self / unit_size`, rounded once.
     pub(crate) fn times(self, quantity: u128, unit_size: u64, how: Rounding) -> Option<Self> {
         let rate = u128::try_from(self.0).ok()?;
@@ -63,6 +72,17 @@ impl Money {
         };
         let rounded = whole.checked_add(u128::from(up))?;
         i128::try_from(rounded).ok().map(Self)
+    }
+}
+
+/// Decimal places of the minor unit by ISO 4217: two, but for these.
+fn minor_places(currency: &str) -> u32 {
+    match currency {
+        "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX"
+        | "UYI" | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
+        "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
+        "CLF" | "UYW" => 4,
+        _ => 2,
     }
 }
 
@@ -139,6 +159,30 @@ mod tests {
         );
         let up = |quantity| rate.times(quantity, 10, Rounding::Up).unwrap().0;
         assert_eq!([up(0), up(1), up(10), up(11)], [0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn totals_have_whole_minor_units_of_their_currency() {
+        for (exact, currency, rounded) in [
+            ("1.005", "USD", "1"),
+            ("1.015", "USD", "1.02"),
+            ("1.015000000001", "USD", "1.02"),
+            ("-1.005", "USD", "-1"),
+            ("-1.015", "USD", "-1.02"),
+            ("-0.005000000001", "EUR", "-0.01"),
+            ("0.5", "JPY", "0"),
+            ("1.5", "JPY", "2"),
+            ("0.0005", "KWD", "0"),
+            ("0.0015", "KWD", "0.002"),
+            ("0.00015", "CLF", "0.0002"),
+        ] {
+            let money = |text| Money::parse(text).unwrap();
+            assert_eq!(
+                money(exact).to_minor(currency),
+                money(rounded),
+                "{exact} {currency}"
+            );
+        }
     }
 
     #[test]

@@ -109,7 +109,8 @@ pub struct UsageItem {
     pub end: Micros,
     /// The value of each of `group_by` but the meter, in its order.
     pub group: Vec<Option<String>>,
-    /// The meter, if grouped by it: then `usage`, `overrun` and `cost` are of this meter alone.
+    /// The meter, if grouped by it: then `usage`, `overrun` and `cost` are of this meter alone, and
+    /// adjustments have an item without a meter.
     pub meter: Option<Meter>,
     /// What was charged for.
     pub usage: Quantities,
@@ -117,7 +118,9 @@ pub struct UsageItem {
     pub overrun: Quantities,
     /// What it cost; means nothing over tenants of different currencies, unless `by_currency`.
     pub cost: Money,
-    /// The currency of the cost, if `by_currency`.
+    /// What adjustments recorded in the window add to it; below zero for credits.
+    pub adjusted: Money,
+    /// The currency of cost and adjustments, if `by_currency`.
     pub currency: Option<String>,
 }
 

@@ -15,7 +15,7 @@ use crate::query::{AsOf, GroupBy, Only, UsageQuery};
 use crate::quota::Window;
 use crate::record::Record;
 use crate::shared::Shared;
-use crate::state::Amounts;
+use crate::state::{Amounts, amounts};
 use crate::usage;
 use crate::view::View;
 use crate::view::row::Sums;
@@ -151,7 +151,7 @@ fn used(sums: &Sums) -> Used {
     Used {
         posted: Amounts {
             quantities: sums.usage,
-            cost: sums.cost(None).0,
+            cost: sums.cost(None).0.saturating_add(sums.adjusted.0),
         },
         overrun: sums.overrun(),
     }
@@ -310,8 +310,14 @@ impl Scan {
 
     fn enter(&mut self, entry: &Entry, (from, to): (Micros, Micros)) {
         self.entries += 1;
-        let Body::Settled(settled) = &entry.body else {
-            return;
+        let settled = match &entry.body {
+            Body::Settled(settled) => settled,
+            Body::Adjusted(adjusted) if (from..to).contains(&entry.at) => {
+                let used = self.used.entry(adjusted.tenant.clone()).or_default();
+                used.posted.add(&amounts(adjusted));
+                return;
+            }
+            Body::Adjusted(_) | Body::Acted(_) => return,
         };
         self.open.remove(&settled.hold.id);
         if !(from..to).contains(&settled.hold.opened_at) {

@@ -9,12 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Micros;
 use crate::codec;
-use crate::entry::{Entry, Hold};
+use crate::command::Effect;
+use crate::entry::{Body, Entry, Hold};
 use crate::id::Id;
 
-/// The version of every record written now. A change of a stored type is a new version, read
-/// beside the old ones.
+/// The versions of records. A change of a stored type is a new version, read beside the old ones;
+/// each record says the first one that knows it.
 const VERSION: u8 = 1;
+/// Since adjustments and closed periods.
+const VERSION_BOOKS: u8 = 2;
 
 const KIND_HOLD: u8 = 1;
 const KIND_RELEASE: u8 = 2;
@@ -52,6 +55,26 @@ impl Record {
         }
     }
 
+    fn version(&self) -> u8 {
+        let Self::Entry(entry) = self else {
+            return VERSION;
+        };
+        let effect = match &entry.body {
+            Body::Settled(_) => return VERSION,
+            Body::Adjusted(_) => return VERSION_BOOKS,
+            Body::Acted(acted) => acted.effect.as_ref(),
+        };
+        match effect {
+            Some(
+                Effect::ClosePeriod(_)
+                | Effect::Propose(_)
+                | Effect::Approve { .. }
+                | Effect::Reject { .. },
+            ) => VERSION_BOOKS,
+            _ => VERSION,
+        }
+    }
+
     /// Appends the record's bytes.
     pub(crate) fn encode(&self, mut into: Vec<u8>) -> Vec<u8> {
         let kind = match self {
@@ -59,7 +82,7 @@ impl Record {
             Self::Release(_) => KIND_RELEASE,
             Self::Entry(_) => KIND_ENTRY,
         };
-        into.extend_from_slice(&[kind, VERSION]);
+        into.extend_from_slice(&[kind, self.version()]);
         match self {
             Self::Hold(hold) => codec::append(&mut into, hold.as_ref()),
             Self::Release(release) => codec::append(&mut into, release.as_ref()),
@@ -73,9 +96,9 @@ impl Record {
         let [kind, version, body @ ..] = bytes else {
             return Err("a record has no kind and version".to_owned());
         };
-        if *version != VERSION {
+        if !(VERSION..=VERSION_BOOKS).contains(version) {
             return Err(format!(
-                "record version {version} is not known; this reads {VERSION}"
+                "record version {version} is not known; this reads {VERSION} to {VERSION_BOOKS}"
             ));
         }
         match *kind {
@@ -126,7 +149,7 @@ mod tests {
         let bytes = record.encode(Vec::new());
         assert_eq!(Record::decode(&bytes).unwrap(), record);
         assert_eq!(leaf(&bytes), None);
-        for (place, value, says) in [(0, 9, "kind 9"), (1, 2, "version 2")] {
+        for (place, value, says) in [(0, 9, "kind 9"), (1, 3, "version 3")] {
             let mut bad = bytes.clone();
             bad[place] = value;
             assert!(Record::decode(&bad).unwrap_err().contains(says));

@@ -2,6 +2,7 @@
 
 use crate::id::Id;
 use crate::money::Money;
+use crate::period::Period;
 use crate::quota::Violation;
 
 /// Why a command was refused. A refusal records and consumes nothing.
@@ -80,6 +81,32 @@ pub enum Rejection {
         subject: String,
         /// The entry of its last act; zero if there is none.
         seq: u64,
+    },
+    /// The period cannot be closed.
+    #[error("period {period} {fault}")]
+    NotClosable {
+        /// The period named.
+        period: Period,
+        /// What stands in the way.
+        fault: String,
+    },
+    /// No such adjustment waits for a decision.
+    #[error("no adjustment {proposal} waits for a decision")]
+    NotPending {
+        /// The adjustment named.
+        proposal: u64,
+    },
+    /// Whoever proposed an adjustment may not approve it.
+    #[error("adjustment {proposal} must be approved by somebody else than who proposed it")]
+    OwnProposal {
+        /// The adjustment named.
+        proposal: u64,
+    },
+    /// A settlement is reversed at most once.
+    #[error("entry {entry} is reversed already, or is about to be")]
+    Reversed {
+        /// The settlement's entry.
+        entry: u64,
     },
     /// A bound of the ledger is reached.
     #[error("the bound of {limit} {what} is reached")]

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::index::Index;
 use crate::journal::segment;
 use crate::options::Options;
+use crate::statement::Kept;
 use crate::tree::Tree;
 use crate::view::View;
 
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     indexes: Mutex<VecDeque<Arc<Index>>>,
     /// The stored tree, once a proof was asked for.
     pub(crate) tree: Mutex<Option<Tree>>,
+    /// Statements that cannot change any more.
+    pub(crate) statements: Kept,
 }
 
 impl Shared {
@@ -104,6 +107,7 @@ impl Shared {
             denied: Mutex::new(denied),
             indexes: Mutex::new(VecDeque::new()),
             tree: Mutex::new(None),
+            statements: Kept::default(),
         }
     }
 

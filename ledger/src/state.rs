@@ -5,6 +5,7 @@
 
 mod amounts;
 mod billing;
+mod books;
 mod credit;
 mod idempotency;
 mod scope;
@@ -17,15 +18,19 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::amounts::Amounts;
-use self::credit::Credit;
+pub(crate) use self::billing::Billing;
+pub(crate) use self::books::amounts;
+pub(crate) use self::credit::Credit;
 pub(crate) use self::idempotency::Opened;
 pub(crate) use self::tenant::{Places, Rule, Tenant};
+use crate::adjust::Adjustments;
 use crate::clock::Micros;
 use crate::command::{Effect, Idempotency};
 use crate::entry::{Acted, Body, Entry, Hold, Settled};
 use crate::hash::{Map, Set};
 use crate::id::Id;
 use crate::options::Options;
+use crate::period::{Closed, Period};
 use crate::quantity::Quantities;
 use crate::rate::RateCard;
 use crate::record::Record;
@@ -111,6 +116,11 @@ pub(crate) struct State {
     subjects: BTreeMap<String, Subject>,
     documents_bytes: u64,
     scopes: u64,
+    /// When the first command was decided.
+    since: Option<Micros>,
+    closed: BTreeMap<Period, Closed>,
+    /// What was proposed, approved and reversed.
+    pub(crate) adjustments: Adjustments,
 }
 
 /// What a hold sets aside.
@@ -153,6 +163,7 @@ impl State {
             }
             Record::Entry(entry) => self.enter(entry)?,
         }
+        self.since.get_or_insert(at);
         self.lsn = lsn;
         self.at = at;
         Ok(())
@@ -171,6 +182,7 @@ impl State {
                 self.bill(&open, &settled.posted)?.take(&settled.funded)?;
             }
             Body::Acted(acted) => self.act(entry, acted)?,
+            Body::Adjusted(adjusted) => self.adjust(entry, adjusted)?,
         }
         self.seq = entry.seq;
         Ok(())
@@ -299,6 +311,7 @@ impl State {
                 let voided = self.known(tenant)?.credit.void(*grant);
                 voided.ok_or_else(|| format!("grant {grant} has nothing left"))?;
             }
+            Some(effect) => self.keep_books(entry, acted, effect)?,
         }
         self.note(entry, acted);
         Ok(())

@@ -8,16 +8,18 @@ mod fold;
 mod rows;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::{self, DAY_US, HOUR_US, Span};
 use crate::clock::Micros;
 use crate::codec;
-use crate::entry::{Hold, Settled};
+use crate::entry::{Body, Hold};
 use crate::error::QueryError;
-use crate::quantity::Meter;
-use crate::query::{AsOf, GroupBy, UsageItem, UsageQuery, UsageReport};
+use crate::money::Money;
+use crate::quantity::{Meter, Quantities};
+use crate::query::{AsOf, GroupBy, Only, UsageItem, UsageQuery, UsageReport};
 use crate::quota::Window;
 use crate::shared::Shared;
 use crate::view::View;
@@ -214,9 +216,41 @@ impl Plan<'_> {
         }
     }
 
-    fn names_of(&self, hold: &Hold, currency: &str) -> Names {
-        let name = |by: &&GroupBy| match by {
-            GroupBy::Tenant => Some(hold.tenant.clone()),
+    /// The group of an entry, if that counts. An adjustment that reverses nothing is the tenant's
+    /// alone.
+    fn names_of(&self, body: &Body) -> Option<Names> {
+        let (tenant, hold, currency) = match body {
+            Body::Settled(of) => (&of.hold.tenant, Some(&of.hold), &of.charge.currency),
+            Body::Adjusted(of) => {
+                let hold = of.what.reversed().map(|settled| &settled.hold);
+                (&of.tenant, hold, &of.currency)
+            }
+            Body::Acted(_) => return None,
+        };
+        let only = &self.query.only;
+        let passes = match hold {
+            Some(hold) => only.passes(hold),
+            None => {
+                let tenant = only.tenant.as_ref().filter(|only| *only == tenant);
+                *only
+                    == Only {
+                        tenant: tenant.cloned(),
+                        ..Only::default()
+                    }
+            }
+        };
+        let name = |by: &&GroupBy| Self::name_of(by, tenant, hold.map(Arc::as_ref));
+        let currency = self.query.by_currency.then(|| Some(currency.clone()));
+        let names = || self.groups.iter().map(name).chain(currency).collect();
+        passes.then(names)
+    }
+
+    fn name_of(by: &GroupBy, tenant: &str, hold: Option<&Hold>) -> Option<String> {
+        if *by == GroupBy::Tenant {
+            return Some(tenant.to_owned());
+        }
+        let hold = hold?;
+        match by {
             GroupBy::Project => Some(hold.project.clone()),
             GroupBy::Function => hold.function.clone(),
             GroupBy::Image => Some(hold.image.clone()),
@@ -226,10 +260,8 @@ impl Plan<'_> {
                 tags.find(|(name, _)| name == key)
                     .map(|(_, value)| value.clone())
             }
-            GroupBy::Meter => None,
-        };
-        let currency = self.query.by_currency.then(|| Some(currency.to_owned()));
-        self.groups.iter().map(name).chain(currency).collect()
+            GroupBy::Tenant | GroupBy::Meter => None,
+        }
     }
 
     /// The place of the window around an instant.
@@ -304,7 +336,7 @@ impl Plan<'_> {
         }
     }
 
-    /// One item, or one for each meter used.
+    /// One item, or one for each meter used and one for adjustments.
     fn items(&self, span: &Span, names: &Names, sums: &Sums) -> Vec<(Option<Meter>, UsageItem)> {
         let overrun = sums.overrun();
         let (group, currency) = match names.split_last() {
@@ -320,15 +352,27 @@ impl Plan<'_> {
             usage: meter.map_or(sums.usage, |meter| sums.usage.only(meter)),
             overrun: meter.map_or(overrun, |meter| overrun.only(meter)),
             cost: sums.cost(meter),
+            adjusted: if meter.is_some() {
+                Money::ZERO
+            } else {
+                sums.adjusted
+            },
         };
         if !self.by_meter {
             return vec![(None, item(None))];
         }
         let used = |meter: &Meter| sums.usage.get(*meter) > 0 || overrun.get(*meter) > 0;
         let meters = Meter::MEASURED.into_iter().filter(used);
-        meters
-            .map(|meter| (Some(meter), item(Some(meter))))
-            .collect()
+        let meters = meters.map(|meter| (Some(meter), item(Some(meter))));
+        // Adjustments are of no meter: they have an item of their own.
+        let adjusted = UsageItem {
+            usage: Quantities::default(),
+            overrun: Quantities::default(),
+            cost: Money::ZERO,
+            ..item(None)
+        };
+        let adjusted = (sums.adjusted != Money::ZERO).then_some((None, adjusted));
+        adjusted.into_iter().chain(meters).collect()
     }
 }
 
@@ -366,10 +410,10 @@ impl Groups {
         }
     }
 
-    /// Takes a settlement away from its group, if that is kept.
-    fn take_away(&mut self, key: &(usize, Names), settled: &Settled) {
+    /// Takes an entry away from its group, if that is kept.
+    fn take_away(&mut self, key: &(usize, Names), body: &Body) {
         if let Some(sums) = self.sums.get_mut(key) {
-            sums.take_away(settled);
+            sums.take_away(body);
         }
     }
 }

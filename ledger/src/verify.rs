@@ -2,6 +2,7 @@
 
 mod audit;
 mod locate;
+mod reversals;
 
 use std::fs;
 use std::path::Path;
@@ -154,7 +155,7 @@ pub fn verify_at(
     teller.tell(finish.position, audit.entries(), true);
     Ok(Verified {
         torn_bytes,
-        ..audit.finish(finish.position)?
+        ..audit.finish(dir, &segments, finish.position)?
     })
 }
 

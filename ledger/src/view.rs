@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use self::rows::{Frozen, Rows};
-use crate::entry::Body;
+use crate::entry::{Body, Entry};
 use crate::index::{Index, Sealed};
 use crate::journal::Position;
 use crate::merkle::{Frontier, Hash};
@@ -22,7 +22,7 @@ use crate::record::Record;
 use crate::state::{Bounds, State};
 
 /// The magic of the checkpoint file.
-pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP01";
+pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP02";
 
 /// The checkpoint file.
 pub(crate) fn checkpoint_path(dir: &Path) -> PathBuf {
@@ -174,17 +174,20 @@ impl View {
         };
         self.frontier.push(leaf);
         self.tail.push(entry, item.offset);
-        if let Body::Settled(settled) = &entry.body {
-            self.add_to_rows(lsn, settled);
-        }
+        self.add_to_rows(lsn, entry);
     }
 
-    /// Adds a settlement to the rows; a failure ends the rows, not the ledger.
-    pub(crate) fn add_to_rows(&mut self, lsn: u64, settled: &crate::entry::Settled) {
+    /// Adds a settlement or an adjustment to the rows; a failure ends the rows, not the ledger.
+    pub(crate) fn add_to_rows(&mut self, lsn: u64, entry: &Entry) {
         if self.rows_fault.is_some() {
             return;
         }
-        if let Err(error) = self.rows.settle(lsn, settled) {
+        let added = match &entry.body {
+            Body::Settled(settled) => self.rows.settle(lsn, settled),
+            Body::Adjusted(adjusted) => self.rows.adjust(lsn, entry.at, adjusted),
+            Body::Acted(_) => Ok(()),
+        };
+        if let Err(error) = added {
             tracing::error!(%error, "the view cannot be used any more");
             self.rows_fault = Some(error.to_string());
         }

@@ -242,7 +242,7 @@ impl Writer {
                 Reply::Released(answer, record.map(|()| Released { lsn, at }))
             }
             Command::Act(act, answer) => {
-                let decided = decide::act(self.desk(at), act).map(Body::Acted);
+                let decided = decide::act(self.desk(at), act);
                 let entry = self.enter(decided, at, draft)?;
                 Reply::Recorded(answer, entry.map(|entry| Recorded { entry, at }))
             }

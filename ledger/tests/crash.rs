@@ -231,7 +231,7 @@ fn settled_numbers(ledger: &Ledger) -> Vec<u64> {
         let page = ledger.entries(&query).unwrap();
         let executions = page.entries.iter().map(|entry| match &entry.body {
             Body::Settled(settled) => number(settled.hold.execution),
-            Body::Acted(_) => unreachable!("filtered"),
+            Body::Acted(_) | Body::Adjusted(_) => unreachable!("filtered"),
         });
         numbers.extend(executions);
         let Some(next) = page.next else {

@@ -1,5 +1,6 @@
 //! What a command's fields may hold at all, whatever the state.
 
+use super::books;
 use crate::calendar;
 use crate::command::{Act, Effect, HoldRequest};
 use crate::options::Options;
@@ -102,7 +103,11 @@ pub(super) fn act(options: &Options, act: &Act) -> Result<(), Rejection> {
             text(options, "rate_card", rate_card.as_deref().unwrap_or(""))
         }
         Some(Effect::Grant(grant)) => text(options, "name", &grant.name),
-        Some(Effect::VoidGrant { .. }) => Ok(()),
+        Some(Effect::VoidGrant { .. } | Effect::ClosePeriod(_)) => Ok(()),
+        Some(Effect::Propose(proposal)) => books::texts(options, proposal, act.reason.as_deref()),
+        Some(Effect::Approve { subject, .. } | Effect::Reject { subject, .. }) => {
+            text(options, "subject", subject)
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Whether what an act asks of the ledger can be done on its state.
 
-use super::Desk;
+use super::{Desk, books};
 use crate::command::{Effect, Grant};
 use crate::rate::RateCard;
 use crate::rejection::Rejection;
-use crate::state::{Amounts, State, Tenant};
+use crate::state::{Amounts, Credit, State, Tenant};
 
 /// Live grants of one tenant.
 const GRANTS_MAX: u64 = 1_000;
@@ -18,6 +18,11 @@ pub(super) fn check(desk: Desk<'_>, effect: &Effect) -> Result<(), Rejection> {
             tenant, rate_card, ..
         } => terms(desk, tenant, rate_card.as_deref()),
         Effect::Grant(wanted) => grant(desk, wanted),
+        Effect::ClosePeriod(period) => books::close(desk.state, *period, desk.at),
+        Effect::Propose(proposal) => books::propose(desk, proposal),
+        Effect::Approve { proposal, .. } | Effect::Reject { proposal, .. } => {
+            books::waiting(desk.state, *proposal).map(|_waiting| ())
+        }
         Effect::VoidGrant { tenant, grant } => {
             let live = known(desk.state, tenant)?.credit.grants();
             if live.iter().any(|one| one.seq == *grant) {
@@ -58,7 +63,8 @@ fn terms(desk: Desk<'_>, name: &str, rate_card: Option<&str>) -> Result<(), Reje
     };
     let now = desk.state.card_for(tenant, desk.at);
     let currency = now.map(|now| now.card.currency.as_str());
-    let unused = tenant.lifetime() == (Amounts::default(), Amounts::default());
+    let unused =
+        tenant.lifetime() == (Amounts::default(), Amounts::default()) && tenant.adjustments == 0;
     if (unused && tenant.credit.grants().is_empty())
         || currency.is_none_or(|currency| currency == card.card.currency)
     {
@@ -86,7 +92,12 @@ fn grant(desk: Desk<'_>, grant: &Grant) -> Result<(), Rejection> {
         let fault = format!("must be {currency}, as on the tenant's rate card");
         return Err(invalid("currency", fault));
     }
-    let live = u64::try_from(tenant.credit.grants().len()).unwrap_or(u64::MAX);
+    grants_room(&tenant.credit)
+}
+
+/// Whether a tenant can have one more live grant.
+pub(super) fn grants_room(credit: &Credit) -> Result<(), Rejection> {
+    let live = u64::try_from(credit.grants().len()).unwrap_or(u64::MAX);
     if live >= GRANTS_MAX {
         return Err(Rejection::TooMany {
             what: "live grants",
@@ -96,13 +107,15 @@ fn grant(desk: Desk<'_>, grant: &Grant) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn known<'a>(state: &'a State, name: &str) -> Result<&'a Tenant, Rejection> {
+/// A tenant that is known.
+pub(super) fn known<'a>(state: &'a State, name: &str) -> Result<&'a Tenant, Rejection> {
     state.tenant(name).ok_or_else(|| Rejection::UnknownTenant {
         tenant: name.to_owned(),
     })
 }
 
-fn invalid(field: &'static str, fault: impl Into<String>) -> Rejection {
+/// A field with a value that does not fit.
+pub(super) fn invalid(field: &'static str, fault: impl Into<String>) -> Rejection {
     Rejection::Invalid {
         field,
         fault: fault.into(),

@@ -56,8 +56,8 @@ impl Bench {
     }
 
     fn acts(&mut self, act: crate::Act) {
-        let acted = super::act(self.desk(), act).unwrap();
-        self.enter(Body::Acted(acted));
+        let body = super::act(self.desk(), act).unwrap();
+        self.enter(body);
     }
 
     fn holds(&mut self, request: HoldRequest) -> Result<Arc<Hold>, Rejection> {

@@ -129,8 +129,8 @@ fn replay_frame(view: &mut View, durable: &Durable, rows_lsn: u64) -> Result<u64
         let Record::Entry(entry) = &item.record else {
             continue;
         };
-        if let (Body::Settled(settled), true) = (&entry.body, lsn > rows_lsn) {
-            view.add_to_rows(lsn, settled);
+        if !matches!(entry.body, Body::Acted(_)) && lsn > rows_lsn {
+            view.add_to_rows(lsn, entry);
             settlements += 1;
         }
     }

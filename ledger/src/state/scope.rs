@@ -90,6 +90,11 @@ impl Counters {
         }
     }
 
+    /// Adds to what is posted without ending anything.
+    pub(crate) fn adjust(&mut self, amount: &Amounts) {
+        self.posted.add(amount);
+    }
+
     /// All that was ever posted, and all that is held.
     pub(crate) fn lifetime(&self) -> (Amounts, Amounts) {
         (self.posted, self.held)

@@ -109,6 +109,8 @@ pub(crate) struct Tenant {
     pub(crate) billing: Billing,
     /// What it has paid before.
     pub(crate) credit: Credit,
+    /// How many adjustments it has.
+    pub(crate) adjustments: u64,
     calendars: Vec<Calendar>,
     /// The window of each calendar at the last command; a cache, made again when time leaves it.
     #[serde(skip)]
@@ -146,6 +148,7 @@ impl Tenant {
             card: None,
             billing: Billing::default(),
             credit: Credit::default(),
+            adjustments: 0,
             calendars,
             names: Names::default(),
             counters: vec![Counters::new(&windows)],
@@ -298,6 +301,13 @@ impl Tenant {
                 on(counters);
             }
         }
+    }
+
+    /// Adds an amount, which may be below zero, to what the whole tenant has posted.
+    pub(crate) fn adjust(&mut self, at: Micros, amount: &super::Amounts) {
+        self.adjustments += 1;
+        let whole = [WHOLE, NOWHERE, NOWHERE, NOWHERE];
+        self.on_places(whole, at, |counters| counters.adjust(amount));
     }
 
     /// Takes over new quotas. `open` lists this tenant's open holds with their places. Says which

@@ -6,7 +6,8 @@
 
 use super::{Groups, Plan, Summed, invalid};
 use crate::calendar::Span;
-use crate::charges::{Records, settled};
+use crate::charges::Records;
+use crate::entry::Body;
 use crate::error::QueryError;
 use crate::index::{Index, Sealed, Wanted};
 use crate::shared::Shared;
@@ -40,8 +41,8 @@ pub(super) fn sum(shared: &Shared, plan: &Plan<'_>) -> Result<Summed, QueryError
     }
     let selection = select(shared, plan, (0, as_of.seq))?;
     let mut groups = plan.groups();
-    selection.read(shared, |key, settled| {
-        groups.change(key, |sums| sums.settle(settled));
+    selection.read(shared, |key, body| {
+        groups.change(key, |sums| sums.count(body));
     })?;
     if selection.windows == 0 && !plan.windows.is_empty() {
         let fault = format!(
@@ -80,7 +81,7 @@ pub(super) fn take_away(
         );
         return Err(invalid("cursor", fault));
     }
-    selection.read(shared, |key, settled| groups.take_away(&key, settled))
+    selection.read(shared, |key, body| groups.take_away(&key, body))
 }
 
 /// The currency of all costs that are asked for, if there is one and no other.
@@ -179,6 +180,7 @@ impl Selection<'_> {
             until: self.until,
             from: first.start,
             to: last.end,
+            adjusted: true,
         };
         for charged in index.charged(&wanted) {
             let window = plan.window_at(charged.opened_at);
@@ -227,18 +229,14 @@ impl Selection<'_> {
     fn read(
         &self,
         shared: &Shared,
-        mut on: impl FnMut((usize, super::Names), &crate::entry::Settled),
+        mut on: impl FnMut((usize, super::Names), &Body),
     ) -> Result<(), QueryError> {
         let mut records = Records::new(&shared.options.dir);
         for (window, segment, offset) in &self.places {
-            let entry = records.settlement(*segment, *offset)?;
-            let Some(settled) = settled(&entry) else {
-                continue;
-            };
-            if self.plan.query.only.passes(&settled.hold) {
+            let entry = records.charge(*segment, *offset)?;
+            if let Some(names) = self.plan.names_of(&entry.body) {
                 let window = usize::try_from(*window).unwrap_or(usize::MAX);
-                let names = self.plan.names_of(&settled.hold, &settled.charge.currency);
-                on((window, names), settled);
+                on((window, names), &entry.body);
             }
         }
         Ok(())

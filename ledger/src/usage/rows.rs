@@ -198,12 +198,14 @@ fn add(
             .as_deref()
             .is_some_and(|wanted| Some(wanted) != found)
     };
-    if other(&only.project, Some(project)) || other(&only.function, function) {
+    // An adjustment may belong to no project.
+    let project = Some(project).filter(|project| !project.is_empty());
+    if other(&only.project, project) || other(&only.function, function) {
         return Ok(());
     }
     let name = |by: &&GroupBy| match by {
         GroupBy::Tenant => Some(rows.tenant.clone()),
-        GroupBy::Project => Some(project.to_owned()),
+        GroupBy::Project => project.map(str::to_owned),
         _ => function.map(str::to_owned),
     };
     let currency = plan.query.by_currency.then(|| rows.currency.clone());

@@ -1,18 +1,24 @@
 //! What must hold of every record, given all before it.
 
 use std::collections::HashMap;
+use std::path::Path;
 
+use crate::clock::Micros;
+use crate::command::Effect;
 use crate::decide;
-use crate::entry::{Body, Hold, Settled};
+use crate::entry::{Acted, Adjusted, Body, Hold, Settled};
 use crate::error::{Error, Fault};
 use crate::journal::Position;
 use crate::merkle::{Frontier, Hash};
+use crate::period::Period;
 use crate::quantity::Meter;
 use crate::rate::Price;
 use crate::record::Record;
-use crate::state::{Amounts, Bounds, State, held};
+use crate::state::{Amounts, Bounds, State, amounts, held};
 use crate::verify::Verified;
+use crate::verify::reversals::Reversals;
 use crate::view::{Checkpoint, Durable, Item};
+use crate::walk::Segments;
 
 /// Sums of one tenant, kept apart from the state's own.
 #[derive(Default)]
@@ -27,6 +33,7 @@ pub(super) struct Audit {
     state: State,
     frontier: Frontier,
     balances: HashMap<String, Balance>,
+    reversals: Reversals,
     /// A checkpoint that is still to be passed.
     checkpoint: Option<Checkpoint>,
     /// Sizes whose roots are wanted, ascending, and those found.
@@ -43,6 +50,7 @@ impl Audit {
             state: State::default(),
             frontier: Frontier::default(),
             balances: HashMap::new(),
+            reversals: Reversals::default(),
             checkpoint: checkpoint.filter(|checkpoint| checkpoint.state.lsn > 0),
             wanted,
             roots: Vec::new(),
@@ -66,23 +74,25 @@ impl Audit {
 
     /// Checks a frame and takes it in.
     pub(super) fn take(&mut self, durable: &Durable) -> Result<(), Error> {
+        let next = self.state.seq + 1;
+        self.reversals.frame(durable.position.segment, next);
         for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
-            self.item(lsn, item).map_err(|what| {
-                let (segment, offset) = (durable.position.segment, item.offset.into());
-                let seq = match &item.record {
-                    Record::Entry(entry) => entry.seq,
-                    Record::Hold(_) | Record::Release(_) => self.state.seq + 1,
-                };
-                Error::Corrupt {
-                    fault: Fault {
-                        segment,
-                        offset,
-                        lsn,
-                        seq,
-                        what,
-                    },
-                }
-            })?;
+            let seq = match &item.record {
+                Record::Entry(entry) => entry.seq,
+                Record::Hold(_) | Record::Release(_) => self.state.seq + 1,
+            };
+            let fault = |what| Fault {
+                segment: durable.position.segment,
+                offset: item.offset.into(),
+                lsn,
+                seq,
+                what,
+            };
+            let taken = self.item(lsn, item);
+            taken.map_err(|what| Error::Corrupt { fault: fault(what) })?;
+            if let Record::Entry(entry) = &item.record {
+                self.reversals.entry(entry, || fault(String::new()));
+            }
         }
         self.pass_checkpoint(durable)
     }
@@ -95,11 +105,11 @@ impl Audit {
                     self.end(&hold, &Amounts::default());
                 }
             }
-            Record::Entry(entry) => {
-                if let Body::Settled(settled) = &entry.body {
-                    self.settled(settled)?;
-                }
-            }
+            Record::Entry(entry) => match &entry.body {
+                Body::Settled(settled) => self.settled(settled)?,
+                Body::Acted(acted) => self.acted(entry.at, acted)?,
+                Body::Adjusted(adjusted) => self.adjusted(entry.at, adjusted)?,
+            },
         }
         self.state.apply(lsn, &item.record, &Bounds::audit())?;
         if let Some(leaf) = item.leaf {
@@ -147,6 +157,29 @@ impl Audit {
         Ok(())
     }
 
+    /// A period must have been ready to be closed.
+    fn acted(&self, at: Micros, acted: &Acted) -> Result<(), String> {
+        match &acted.effect {
+            Some(Effect::ClosePeriod(period)) => {
+                decide::books::close(&self.state, *period, at).map_err(|no| no.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An adjustment must be what was proposed, approved by somebody else, and reverse what was not
+    /// reversed before; that the settlement is the one in the journal is checked at the end.
+    fn adjusted(&mut self, at: Micros, adjusted: &Adjusted) -> Result<(), String> {
+        let approver = adjusted.approver.clone();
+        let approved = decide::books::approve(&self.state, adjusted.proposal, approver, at);
+        if approved.map_err(|no| no.to_string())? != *adjusted {
+            return Err("the adjustment is not what was proposed".to_owned());
+        }
+        let balance = self.balances.entry(adjusted.tenant.clone()).or_default();
+        balance.posted.add(&amounts(adjusted));
+        Ok(())
+    }
+
     /// A settlement must post the lesser of measured and held, at its hold's price.
     fn settled(&mut self, settled: &Settled) -> Result<(), String> {
         for meter in Meter::MEASURED {
@@ -161,6 +194,10 @@ impl Audit {
             .card(settled.hold.rate_card)
             .ok_or("its rate card is not known")?;
         let hold = &settled.hold;
+        let period = Period::of(hold.opened_at);
+        if self.state.closed(period).is_some() {
+            return Err(format!("it counts in period {period}, which is closed"));
+        }
         let tenant = self.state.tenant(&hold.tenant);
         let tenant = tenant.ok_or("its tenant is not known")?;
         let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
@@ -217,7 +254,13 @@ impl Audit {
     }
 
     /// The last checks, at the end of the journal.
-    pub(super) fn finish(self, end: Position) -> Result<Verified, Error> {
+    pub(super) fn finish(
+        mut self,
+        dir: &Path,
+        segments: &Segments,
+        end: Position,
+    ) -> Result<Verified, Error> {
+        std::mem::take(&mut self.reversals).check(dir, segments)?;
         if self.checkpoint.is_some() {
             return Err(self.fault(end, "the journal ends before the checkpoint"));
         }

@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::calendar::{DAY_US, MINUTE_US, month_number};
 use crate::clock::Micros;
 use crate::codec;
-use crate::entry::Settled;
+use crate::entry::{Adjusted, Body, Settled};
 use crate::money::Money;
 use crate::quantity::{Meter, Quantities};
 
 /// Length of a slot. Every zone's offset today is a multiple of it.
 pub(crate) const SLOT_US: i64 = 15 * MINUTE_US;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a row covers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,7 +32,7 @@ pub(crate) enum Grain {
 /// A row's key.
 pub(crate) type Key = Arc<[u8]>;
 
-/// Sums of settlements.
+/// Sums of settlements and adjustments.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Sums {
     /// What was charged for.
@@ -41,6 +41,8 @@ pub(crate) struct Sums {
     overrun: Option<Box<Quantities>>,
     /// What each meter cost, in the order of [`Meter::MEASURED`].
     costs: [Money; Meter::MEASURED.len()],
+    /// What adjustments came to: of their own instants, whatever they correct.
+    pub(crate) adjusted: Money,
 }
 
 /// Sums of one slot.
@@ -71,8 +73,25 @@ impl Sums {
         }
     }
 
-    /// Takes a settlement away that was added before.
-    pub(crate) fn take_away(&mut self, settled: &Settled) {
+    /// Adds what an entry counts for.
+    pub(crate) fn count(&mut self, body: &Body) {
+        match body {
+            Body::Settled(settled) => self.settle(settled),
+            Body::Adjusted(adjusted) => self.adjust(adjusted.amount),
+            Body::Acted(_) => {}
+        }
+    }
+
+    /// Takes an entry away that was added before.
+    pub(crate) fn take_away(&mut self, body: &Body) {
+        match body {
+            Body::Settled(settled) => self.unsettle(settled),
+            Body::Adjusted(adjusted) => self.adjust(Money(adjusted.amount.0.saturating_neg())),
+            Body::Acted(_) => {}
+        }
+    }
+
+    fn unsettle(&mut self, settled: &Settled) {
         self.usage = self.usage.above(&settled.posted);
         let overrun = self.overrun().above(&settled.overrun);
         self.overrun = (!overrun.is_zero()).then(|| Box::new(overrun));
@@ -83,7 +102,10 @@ impl Sums {
 
     /// Whether nothing was used and nothing cost anything.
     pub(crate) fn is_zero(&self) -> bool {
-        self.usage.is_zero() && self.overrun.is_none() && self.costs == Self::default().costs
+        let nothing = Self::default();
+        self.usage.is_zero()
+            && self.overrun.is_none()
+            && (self.costs, self.adjusted) == (nothing.costs, nothing.adjusted)
     }
 
     fn cost_of(&mut self, meter: Meter, amount: Money) {
@@ -93,6 +115,11 @@ impl Sums {
         }
     }
 
+    /// Adds an adjustment. What was used was used, so only money changes.
+    pub(crate) fn adjust(&mut self, amount: Money) {
+        self.adjusted = sum(self.adjusted, amount);
+    }
+
     /// Adds other sums.
     pub(crate) fn add(&mut self, other: &Self) {
         self.usage = self.usage.plus(&other.usage);
@@ -100,6 +127,7 @@ impl Sums {
         for (cost, more) in self.costs.iter_mut().zip(other.costs) {
             *cost = sum(*cost, more);
         }
+        self.adjust(other.adjusted);
     }
 
     fn exceed(&mut self, overrun: &Quantities) {
@@ -126,8 +154,8 @@ fn sum(one: Money, other: Money) -> Money {
 }
 
 impl Row {
-    /// Adds a settlement to a slot.
-    pub(crate) fn settle(&mut self, number: u8, settled: &Settled) {
+    /// The sums of a slot, which is made if it is not there.
+    pub(crate) fn slot(&mut self, number: u8) -> &mut Sums {
         // Nearly always the last slot, or one after it.
         let place = match self.slots.last() {
             Some(last) if last.number == number => Ok(self.slots.len() - 1),
@@ -146,7 +174,7 @@ impl Row {
             );
             place
         });
-        self.slots[place].sums.settle(settled);
+        &mut self.slots[place].sums
     }
 
     /// The value's bytes.
@@ -205,13 +233,45 @@ fn put_start(key: &mut Vec<u8>, tenant: &str, grain: Grain, number: u32) {
     key.extend_from_slice(&number.to_be_bytes());
 }
 
+/// Whose row it is. What belongs to no project, as an adjustment may, has an empty one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Whose<'a> {
+    /// The tenant.
+    pub(crate) tenant: &'a str,
+    /// The project.
+    pub(crate) project: &'a str,
+    /// The function, if one was invoked.
+    pub(crate) function: Option<&'a str>,
+}
+
+impl<'a> Whose<'a> {
+    /// Whose a settlement is.
+    pub(crate) fn settled(settled: &'a Settled) -> Self {
+        let hold = &settled.hold;
+        Self {
+            tenant: &hold.tenant,
+            project: &hold.project,
+            function: hold.function.as_deref(),
+        }
+    }
+
+    /// Whose an adjustment is: as the settlement that it reverses, or nobody's below the tenant.
+    pub(crate) fn adjusted(adjusted: &'a Adjusted) -> Self {
+        let nobody = Self {
+            tenant: &adjusted.tenant,
+            project: "",
+            function: None,
+        };
+        adjusted.what.reversed().map_or(nobody, Self::settled)
+    }
+}
+
 /// Writes the key of a row into `key`.
-pub(crate) fn put(key: &mut Vec<u8>, settled: &Settled, grain: Grain, number: u32) {
-    let hold = &settled.hold;
-    put_start(key, &hold.tenant, grain, number);
-    key.extend_from_slice(hold.project.as_bytes());
+pub(crate) fn put(key: &mut Vec<u8>, whose: Whose<'_>, grain: Grain, number: u32) {
+    put_start(key, whose.tenant, grain, number);
+    key.extend_from_slice(whose.project.as_bytes());
     key.push(0);
-    key.extend_from_slice(hold.function.as_deref().unwrap_or("").as_bytes());
+    key.extend_from_slice(whose.function.unwrap_or("").as_bytes());
 }
 
 /// Number, project and function out of the key of a row of `tenant`.

@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
-use super::row::{self, Grain, Key, Row};
+use super::row::{self, Grain, Key, Row, Sums, Whose};
 use super::store::Store;
-use crate::entry::Settled;
+use crate::clock::Micros;
+use crate::entry::{Adjusted, Settled};
 use crate::error::Error;
 use crate::hash::Map;
 
@@ -64,15 +65,43 @@ impl Rows {
 
     /// Adds the settlement of command `lsn`, unless a row includes it already.
     pub(crate) fn settle(&mut self, lsn: u64, settled: &Settled) -> Result<(), RowError> {
-        let opened_at = settled.hold.opened_at;
-        self.add(lsn, settled, Grain::Day, row::slot_number(opened_at))?;
-        self.add(lsn, settled, Grain::Month, 0)
+        let (whose, at) = (Whose::settled(settled), settled.hold.opened_at);
+        self.add(lsn, whose, at, |sums| sums.settle(settled))
     }
 
-    fn add(&mut self, lsn: u64, settled: &Settled, grain: Grain, slot: u8) -> Result<(), RowError> {
-        let number = row::number(grain, settled.hold.opened_at);
-        row::put(&mut self.key, settled, grain, number);
-        let tenant = settled.hold.tenant.as_str();
+    /// Adds the adjustment of command `lsn`, recorded at `at`, unless a row includes it already.
+    pub(crate) fn adjust(
+        &mut self,
+        lsn: u64,
+        at: Micros,
+        adjusted: &Adjusted,
+    ) -> Result<(), RowError> {
+        let whose = Whose::adjusted(adjusted);
+        self.add(lsn, whose, at, |sums| sums.adjust(adjusted.amount))
+    }
+
+    fn add(
+        &mut self,
+        lsn: u64,
+        whose: Whose<'_>,
+        at: Micros,
+        add: impl Fn(&mut Sums),
+    ) -> Result<(), RowError> {
+        for (grain, slot) in [(Grain::Day, row::slot_number(at)), (Grain::Month, 0)] {
+            row::put(&mut self.key, whose, grain, row::number(grain, at));
+            self.add_to_row(lsn, whose.tenant, slot, &add)?;
+        }
+        Ok(())
+    }
+
+    /// Adds to a slot of the row whose key stands in `key`.
+    fn add_to_row(
+        &mut self,
+        lsn: u64,
+        tenant: &str,
+        slot: u8,
+        add: impl Fn(&mut Sums),
+    ) -> Result<(), RowError> {
         if !self.warm.contains_key(tenant) {
             self.warm.insert(tenant.to_owned(), Map::default());
         }
@@ -97,7 +126,7 @@ impl Rows {
         };
         if warm.row.lsn < lsn {
             warm.row.lsn = lsn;
-            warm.row.settle(slot, settled);
+            add(warm.row.slot(slot));
             warm.dirty = true;
             warm.cycle = self.cycle;
         }

@@ -246,7 +246,7 @@ impl Model {
             .collect();
         let execution = |entry: &Entry| match &entry.body {
             Body::Settled(settled) => settled.hold.execution,
-            Body::Acted(_) => panic!("the filter let an act pass"),
+            Body::Acted(_) | Body::Adjusted(_) => panic!("the filter let another kind pass"),
         };
         let mut ids: Vec<Id> = found.iter().map(execution).collect();
         for entry in &found {
