@@ -18,6 +18,8 @@ pub(crate) struct Caller {
     pub(crate) tenant: Option<Arc<Tenant>>,
     /// The token's identity.
     pub(crate) key: String,
+    /// Whom it stands for.
+    pub(crate) subject: String,
     /// What it may do.
     pub(crate) scopes: BTreeSet<Scope>,
     /// When it ends, in seconds since the epoch.
@@ -88,6 +90,7 @@ pub(crate) fn caller(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError>
     Ok(Caller {
         tenant,
         key: checked.claims.jti,
+        subject: checked.claims.sub,
         scopes: checked.scopes,
         expires_s: checked.claims.exp,
         project: checked.claims.project,

@@ -454,6 +454,10 @@ pub(crate) fn rejected(rejection: Rejection, now_us: i64) -> ApiError {
             ApiError::internal(detail)
         }
         Rejection::IdempotencyMismatch { .. } => ApiError::IdempotencyMismatch,
+        Rejection::NotClosable { .. }
+        | Rejection::NotPending { .. }
+        | Rejection::Reversed { .. } => ApiError::Conflict { detail },
+        Rejection::OwnProposal { .. } => ApiError::Forbidden { detail },
         Rejection::Conflict { .. } => ApiError::Conflict {
             detail: "it was changed since you looked".to_owned(),
         },

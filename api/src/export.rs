@@ -136,6 +136,7 @@ impl Export {
                     }
                     continue;
                 }
+                Body::Adjusted(_) => continue,
             };
             match &mut self.writer {
                 Writer::Lines(lines) => lines.settlement(entry, settled, &self.packages, out),

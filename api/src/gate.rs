@@ -81,6 +81,7 @@ mod tests {
         let operator = Caller {
             tenant: None,
             key: String::new(),
+            subject: "operator".to_owned(),
             scopes: BTreeSet::new(),
             expires_s: 0,
             project: None,

@@ -1,5 +1,6 @@
 //! The resources, one a file; each handler parses, calls, shapes.
 
+pub(crate) mod adjustments;
 pub(crate) mod audit;
 pub(crate) mod budgets;
 pub(crate) mod credit;
@@ -11,9 +12,11 @@ pub(crate) mod exports;
 pub(crate) mod files;
 pub(crate) mod forecast;
 pub(crate) mod operations;
+pub(crate) mod periods;
 pub(crate) mod proofs;
 pub(crate) mod quotas;
 pub(crate) mod rates;
+pub(crate) mod statements;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod usage;

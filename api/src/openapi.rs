@@ -9,8 +9,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
-    audit, budgets, credit, entries, estimate, events, executions, exports, files, forecast,
-    operations, proofs, quotas, rates, tenants, tokens, usage, webhooks,
+    adjustments, audit, budgets, credit, entries, estimate, events, executions, exports, files,
+    forecast, operations, periods, proofs, quotas, rates, statements, tenants, tokens, usage,
+    webhooks,
 };
 
 #[derive(OpenApi)]
@@ -76,6 +77,14 @@ use crate::handlers::{
         proofs::consistency,
         audit::acts,
         audit::reconciliation,
+        statements::statement,
+        statements::preview,
+        periods::list,
+        periods::close,
+        adjustments::list,
+        adjustments::propose,
+        adjustments::approve,
+        adjustments::reject,
     ),
     security(("bearer" = []), ("api_key" = [])),
     modifiers(&Tokens, &Lists)

@@ -22,8 +22,9 @@ use crate::call::{Answer, Call};
 use crate::csv;
 use crate::error::ApiError;
 use crate::handlers::{
-    audit, budgets, credit, entries, estimate, events, executions, exports, files, forecast,
-    operations, proofs, quotas, rates, tenants, tokens, usage, webhooks,
+    adjustments, audit, budgets, credit, entries, estimate, events, executions, exports, files,
+    forecast, operations, periods, proofs, quotas, rates, statements, tenants, tokens, usage,
+    webhooks,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -82,11 +83,13 @@ const RUN: Access = Needs(Scope::ExecutionRun);
 const READ: Access = Needs(Scope::ExecutionRead);
 const USAGE: Access = Needs(Scope::UsageRead);
 const BOOKS: Access = Needs(Scope::LedgerRead);
-const AUDIT: Access = Needs(Scope::AuditRead);
 const EXPORTS: Access = Needs(Scope::ExportRead);
 const RATES: Access = Needs(Scope::RateRead);
 const PRICE: Access = Needs(Scope::RateWrite);
 const ADJUST: Access = Needs(Scope::LedgerAdjust);
+const APPROVE: Access = Needs(Scope::LedgerApprove);
+const CLOSE: Access = Needs(Scope::PeriodClose);
+const AUDIT: Access = Needs(Scope::AuditRead);
 const TOKENS: Access = TenantOr(Scope::TenantAdmin, Scope::TokenWrite);
 
 routes! {
@@ -141,11 +144,19 @@ routes! {
     GET    "/v1/estimate"                       RUN, Nothing => estimate::estimate;
     GET    "/v1/rates"                          RATES, Nothing => rates::list;
     POST   "/v1/rates"                          PRICE, Small => rates::create;
+    POST   "/v1/rates/preview"                  PRICE, Small => statements::preview;
     GET    "/v1/grants"                         BOOKS, Nothing => credit::list;
     POST   "/v1/grants"                         ADJUST, Small => credit::create;
     DELETE "/v1/tenants/{tenant}/grants/{entry}" ADJUST, Nothing => credit::void;
     GET    "/v1/tenants/{tenant}/terms"         BOOKS, Nothing => credit::terms;
     PUT    "/v1/tenants/{tenant}/terms"         PRICE, Small => credit::put_terms;
+    GET    "/v1/statements"                     BOOKS, Nothing => statements::statement;
+    GET    "/v1/periods"                        BOOKS, Nothing => periods::list;
+    POST   "/v1/periods/{period}/close"         CLOSE, Small => periods::close;
+    GET    "/v1/adjustments"                    AUDIT, Nothing => adjustments::list;
+    POST   "/v1/adjustments"                    ADJUST, Small => adjustments::propose;
+    POST   "/v1/adjustments/{id}/approve"       APPROVE, Small => adjustments::approve;
+    POST   "/v1/adjustments/{id}/reject"        APPROVE, Small => adjustments::reject;
 
     GET    "/v1/ledger/checkpoint"              BOOKS, Nothing => proofs::checkpoint;
     POST   "/v1/ledger/checkpoint"              BOOKS, Small => proofs::sign;

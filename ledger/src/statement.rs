@@ -89,12 +89,14 @@ pub struct Statement {
     pub total: Money,
 }
 
+/// What makes lines one: meter, whether it is charged rather than included, tier, rate, unit size.
+type Key = (Meter, bool, u8, Money, u64);
+
 /// What is charged, added up by meter, tier and rate.
 #[derive(Debug, Default)]
 pub(crate) struct Charged {
     currency: Option<String>,
-    /// Included before charged.
-    lines: BTreeMap<(Meter, bool, u8, Money, u64), (u128, Money)>,
+    lines: BTreeMap<Key, (u128, Money)>,
     /// The exact sum.
     pub(crate) total: Money,
 }

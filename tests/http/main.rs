@@ -29,6 +29,7 @@ mod machine;
 mod money;
 mod offline;
 mod openapi;
+mod periods;
 mod prices;
 mod proof;
 mod quotas;

@@ -188,6 +188,10 @@ pub(crate) struct TokenArgs {
     /// The role, which stands for its scopes.
     #[arg(long)]
     pub(crate) role: String,
+    /// Whom the token stands for; the tenant, or `operator`, if absent. Whoever proposes an
+    /// adjustment cannot approve it, so that each operator needs a subject of their own.
+    #[arg(long)]
+    pub(crate) subject: Option<String>,
     /// Lifetime: a number and s, m, h or d.
     #[arg(long, default_value = "24h", value_parser = parse::duration_s)]
     pub(crate) expires: u64,

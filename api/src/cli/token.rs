@@ -35,8 +35,10 @@ pub(crate) fn create(args: &TokenArgs, output: &mut Output) -> Result<(), Fault>
             .caused_by(&error)
             .cure("give the server's --data-dir, as root or as the user that it runs as")
     })?;
+    let named = args.subject.clone().or_else(|| args.tenant.clone());
+    let subject = named.unwrap_or_else(|| "operator".to_owned());
     let mint = Mint {
-        subject: args.tenant.clone().unwrap_or_else(|| "operator".to_owned()),
+        subject,
         tenant: args.tenant.clone(),
         project: None,
         scopes: role.scopes(),

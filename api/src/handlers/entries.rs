@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::{Body, DeniedBy, Entry, EntryKind, EntryQuery, Funding, Hold};
+use ledger::{Adjusted, Adjustment, Body, DeniedBy, Entry, EntryKind, EntryQuery, Funding, Hold};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::adjustments::{PartyView, party};
 use super::usage::{AsOfView, failed};
 use crate::call::{Answer, Call, List, ok};
 use crate::clock::rfc3339;
@@ -22,7 +23,7 @@ pub(crate) struct EntryView {
     pub seq: u64,
     /// When it was recorded.
     pub at: String,
-    /// `settlement` or `act`.
+    /// `settlement`, `act` or `adjustment`.
     pub kind: &'static str,
     /// Whom it concerns.
     pub tenant: Option<String>,
@@ -74,6 +75,60 @@ pub(crate) struct EntryView {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What was adjusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adjustment: Option<AdjustedView>,
+}
+
+/// An approved adjustment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AdjustedView {
+    /// Its id: the entry that proposed it; decimal.
+    pub id: String,
+    /// Who proposed it.
+    pub author: PartyView,
+    /// Who approved it.
+    pub approver: PartyView,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// What it adds to what the tenant owes; decimal, below zero for a credit.
+    pub amount: String,
+    /// The settlement that it reverses, whose usage it takes back.
+    pub reverses: Option<u64>,
+    /// The closed month that it corrects.
+    pub corrects: Option<String>,
+    /// As it stands on the statement; null for a reversal.
+    pub description: Option<String>,
+    /// What a reversal takes back, by meter; decimal, below zero.
+    pub usage: BTreeMap<String, String>,
+    /// What of a reversed settlement was paid from credit, and is a grant again; decimal.
+    pub refunded: String,
+}
+
+impl From<&Adjusted> for AdjustedView {
+    fn from(of: &Adjusted) -> AdjustedView {
+        let decimal = |money: ledger::Money| shape::plain(&money.to_string()).to_owned();
+        let taken = of.what.reversed().map(|settled| settled.posted);
+        let usage = shape::quantities(&taken.unwrap_or_default());
+        AdjustedView {
+            id: of.proposal.to_string(),
+            author: party(&of.author),
+            approver: party(&of.approver),
+            currency: of.currency.clone(),
+            amount: decimal(of.amount),
+            reverses: of.what.reverses(),
+            corrects: of.corrects.map(|period| period.to_string()),
+            description: match &of.what {
+                Adjustment::Line { description } => Some(description.clone()),
+                Adjustment::Reversal { .. } => None,
+            },
+            usage: usage
+                .into_iter()
+                .map(|(meter, quantity)| (meter, format!("-{quantity}")))
+                .collect(),
+            refunded: decimal(of.refunded),
+        }
+    }
 }
 
 /// What a grant pays of a charge.
@@ -162,7 +217,7 @@ pub(crate) struct DenialList {
 /// Lists entries by number
 #[utoipa::path(get, path = "/v1/entries", tag = "money",
     params(("tenant" = Option<String>, Query),
-        ("kind" = Option<String>, Query, description = "settlement or act"),
+        ("kind" = Option<String>, Query, description = "settlement, act or adjustment"),
         ("from" = Option<String>, Query), ("to" = Option<String>, Query),
         ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = EntryList), (status = 400, body = Problem)))]
@@ -173,8 +228,11 @@ pub(crate) async fn entries(call: Call) -> Answer {
     let kind = query.take("kind").and_then(|name| match name.as_str() {
         "settlement" => Some(EntryKind::Settled),
         "act" => Some(EntryKind::Acted),
+        "adjustment" => Some(EntryKind::Adjusted),
         _ => {
-            query.faults.add("?kind", "must be settlement or act");
+            query
+                .faults
+                .add("?kind", "must be settlement, act or adjustment");
             None
         }
     });
@@ -229,6 +287,7 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
         action: None,
         subject: None,
         reason: None,
+        adjustment: None,
     };
     match &entry.body {
         Body::Settled(settled) => {
@@ -252,6 +311,12 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
             view.action = Some(acted.action.clone());
             view.subject = Some(acted.subject.clone());
             view.reason.clone_from(&acted.reason);
+        }
+        Body::Adjusted(adjusted) => {
+            view.kind = "adjustment";
+            view.funded = Some(adjusted.funded.iter().map(FundedView::from).collect());
+            view.reason = Some(adjusted.reason.clone());
+            view.adjustment = Some(AdjustedView::from(adjusted));
         }
     }
     view
@@ -292,7 +357,7 @@ pub(crate) async fn holds(call: Call) -> Answer {
     })))
 }
 
-fn hold(hold: &Hold) -> HoldView {
+pub(super) fn hold(hold: &Hold) -> HoldView {
     let scope = |project, function, key| QuotaScope {
         project,
         function,

@@ -154,7 +154,7 @@ pub(crate) async fn create(call: Call) -> Answer {
 }
 
 /// A fault with what is behind it.
-fn told(error: &ledger::RateCardError) -> String {
+pub(super) fn told(error: &ledger::RateCardError) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

@@ -106,6 +106,9 @@ pub(crate) struct CostItemView {
     pub group: BTreeMap<String, Option<String>>,
     /// The sum of the charges; decimal.
     pub cost: String,
+    /// The sum of the adjustments recorded in the window; decimal, below zero for credits. By meter
+    /// they have an item of their own, without a meter.
+    pub adjustment: String,
     /// ISO 4217 code.
     pub currency: Option<String>,
 }
@@ -127,11 +130,10 @@ pub(crate) struct CostItemView {
     responses((status = 200, body = UsageView), (status = 400, body = Problem)))]
 pub(crate) async fn usage(call: Call) -> Answer {
     let (query, report) = report(&call, false).await?;
-    let items = report
-        .items
-        .iter()
-        .map(|item| usage_item(&query, item))
-        .collect();
+    // What has only adjustments has no usage.
+    let used = |item: &&UsageItem| !item.usage.is_zero() || !item.overrun.is_zero();
+    let items = report.items.iter().filter(used);
+    let items = items.map(|item| usage_item(&query, item)).collect();
     Ok(ok(&UsageView {
         from: rfc3339(query.from),
         to: rfc3339(query.to),
@@ -165,6 +167,7 @@ pub(crate) async fn costs(call: Call) -> Answer {
         end: rfc3339(item.end),
         group: group(&query, item),
         cost: item.cost.to_string(),
+        adjustment: item.adjusted.to_string(),
         currency: item.currency.clone(),
     });
     Ok(ok(&CostView {

@@ -126,3 +126,6 @@ fn total(item: UsageItem) -> PeriodTotal {
         adjusted: item.adjusted,
     }
 }
+
+#[cfg(test)]
+mod tests;

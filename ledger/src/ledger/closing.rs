@@ -450,6 +450,37 @@ impl Books {
         assert_eq!(*first, *statement, "a closed period never changes");
     }
 
+    /// Costs and adjustments from rows and from entries one by one, and the books against each
+    /// other.
+    fn compare_costs(&self) {
+        let periods = self.ledger().periods();
+        let (first, last) = (periods[0].period, periods[periods.len() - 1].period);
+        let mut query = usage_query(first.start(), last.end(), Window::Month);
+        query.by_currency = true;
+        for group in [GroupBy::Project, GroupBy::Image] {
+            query.group_by = vec![GroupBy::Tenant, group];
+            let items = self.ledger().usage(&query).unwrap().items;
+            for (tenant, (name, _)) in TENANTS.iter().enumerate() {
+                for state in &periods {
+                    let own = items.iter().filter(|item| {
+                        item.group[0].as_deref() == Some(name) && item.start == state.period.start()
+                    });
+                    let found = own.fold((0, 0), |sum, item| {
+                        (sum.0 + item.cost.0, sum.1 + item.adjusted.0)
+                    });
+                    assert_eq!(found, self.totals(tenant, state.period), "{name}");
+                }
+            }
+        }
+        let end = (first.start() + 31 * DAY).min(first.end());
+        let books = self
+            .ledger()
+            .reconcile(first.start(), end, 1_000_000)
+            .unwrap();
+        assert_eq!(books.range_differences, []);
+        assert_eq!(books.balances_differences, []);
+    }
+
     fn apply(&mut self, number: u64, op: &Op) {
         match op {
             Op::Hold { tenant, cpu_ms } => {
@@ -576,6 +607,7 @@ proptest! {
                 prop_assert_eq!(terms.available.0, books.available(tenant));
             }
         }
+        books.compare_costs();
         let head = books.ledger().head();
         books.ledger.take().unwrap().close().unwrap();
         let verified = verify(books.dir.path(), &mut |_| {}).unwrap();
