@@ -202,6 +202,20 @@ impl Now for Ledger {
     }
 }
 
+/// Waits until reads include everything that is durable, which on a busy machine may take longer
+/// than a read waits.
+pub(crate) fn caught_up(ledger: &Ledger) -> &Ledger {
+    for _ in 0..1_000 {
+        let health = ledger.health();
+        if health.absorbed_lsn >= health.durable_lsn {
+            return ledger;
+        }
+        // Each read waits a little.
+        ledger.head();
+    }
+    panic!("the view does not catch up: {:?}", ledger.health());
+}
+
 pub(crate) fn usage_query(from: Micros, to: Micros, window: Window) -> UsageQuery {
     UsageQuery {
         from,

@@ -8,7 +8,7 @@ use super::statements::decimal;
 use super::usage::failed;
 use crate::call::{Answer, Call, List, ok};
 use crate::clock::rfc3339;
-use crate::error::{ApiError, Problem};
+use crate::error::{ApiError, Problem, Retry};
 use crate::json::Object;
 use crate::registry::{Tenant, act};
 
@@ -183,7 +183,7 @@ pub(crate) async fn propose(call: Call) -> Answer {
         )
     };
     let id = call.app.registry.record(wanted).await?;
-    let made = found(&call, id)?;
+    let made = recorded(&call, id, false)?;
     Ok(actix_web::HttpResponse::Created().json(view(&made)))
 }
 
@@ -275,7 +275,7 @@ async fn decide(
         ..act(&actor, action, "adjustments", tenant)
     };
     call.app.registry.record(wanted).await?;
-    Ok(ok(&view(&found(&call, one.id)?)))
+    Ok(ok(&view(&recorded(&call, one.id, true)?)))
 }
 
 /// The adjustment of that id, if the ledger remembers it.
@@ -283,6 +283,16 @@ fn found(call: &Call, id: u64) -> Result<Proposed, ApiError> {
     let all = call.app.ledger.adjustments().into_iter();
     let mut own = all.filter(|one| one.id == id);
     own.next().ok_or(ApiError::NotFound { what: "adjustment" })
+}
+
+/// An adjustment after what was just recorded of it.
+fn recorded(call: &Call, id: u64, decided: bool) -> Result<Proposed, ApiError> {
+    let now = found(call, id).ok();
+    let now = now.filter(|one| one.verdict.is_some() == decided);
+    now.ok_or_else(|| ApiError::Unavailable {
+        reason: format!("adjustment {id} is recorded, and reads do not show it yet"),
+        retry: Retry::SameKey,
+    })
 }
 
 fn state_of(one: &Proposed) -> &'static str {

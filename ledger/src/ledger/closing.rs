@@ -185,7 +185,7 @@ impl Books {
     }
 
     fn ledger(&self) -> &Ledger {
-        self.ledger.as_ref().unwrap()
+        caught_up(self.ledger.as_ref().unwrap())
     }
 
     fn act(&self, effect: Effect, actor: &str) -> Result<Recorded, Rejection> {

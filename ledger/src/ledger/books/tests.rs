@@ -22,6 +22,10 @@ impl Bench {
         Self { dir, clock, ledger }
     }
 
+    fn ledger(&self) -> &Ledger {
+        caught_up(&self.ledger)
+    }
+
     fn act(&self, effect: Effect, actor: &str) -> Result<Recorded, Rejection> {
         self.ledger.now_act(Act {
             actor: actor.to_owned(),
@@ -39,7 +43,7 @@ impl Bench {
     }
 
     fn settled(&self, entry: u64) -> Settled {
-        match self.ledger.entry(entry).unwrap().unwrap().body {
+        match self.ledger().entry(entry).unwrap().unwrap().body {
             Body::Settled(settled) => settled,
             other => panic!("no settlement: {other:?}"),
         }
@@ -61,7 +65,7 @@ impl Bench {
     }
 
     fn posted_cost(&self) -> u128 {
-        let states = self.ledger.quotas("acme").unwrap();
+        let states = self.ledger().quotas("acme").unwrap();
         states[0].posted
     }
 }
@@ -96,7 +100,7 @@ fn a_credit_lowers_the_cost_of_its_own_window_and_never_below_nothing() {
     bench.adjust(line(12));
     assert_eq!(bench.posted_cost(), 7);
     let used = usage_query(MONDAY, MONDAY + 86_400_000_000, Window::Day);
-    let used = bench.ledger.usage(&used).unwrap().items;
+    let used = bench.ledger().usage(&used).unwrap().items;
     assert_eq!(used[0].usage.executions, 1, "what was used was used");
     assert_eq!(used[0].adjusted.0, 7 - i128::try_from(charged).unwrap());
 }
@@ -110,7 +114,7 @@ fn adjustments_have_an_item_of_their_own_among_meters_and_projects() {
     let mut query = usage_query(MONDAY, MONDAY + 86_400_000_000, Window::Day);
     query.group_by = vec![GroupBy::Meter];
     let total = bench.settled(entry).charge.total.0;
-    let items = bench.ledger.usage(&query).unwrap().items;
+    let items = bench.ledger().usage(&query).unwrap().items;
     let adjusted: Vec<_> = items
         .iter()
         .map(|item| (item.meter, item.adjusted.0))
@@ -124,12 +128,12 @@ fn adjustments_have_an_item_of_their_own_among_meters_and_projects() {
     let costs: i128 = items.iter().map(|item| item.cost.0).sum();
     assert_eq!(costs, total);
     query.group_by = vec![GroupBy::Project];
-    let items = bench.ledger.usage(&query).unwrap().items;
+    let items = bench.ledger().usage(&query).unwrap().items;
     let of = |item: &UsageItem| (item.group[0].clone(), item.adjusted.0);
     let wanted = [(None, -5), (Some("default".to_owned()), -total)];
     assert_eq!(items.iter().map(of).collect::<Vec<_>>(), wanted);
     query.only.project = Some("default".to_owned());
-    assert_eq!(bench.ledger.usage(&query).unwrap().items.len(), 1);
+    assert_eq!(bench.ledger().usage(&query).unwrap().items.len(), 1);
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn a_reversal_is_proposed_and_approved_at_most_once_and_never_by_one_person() {
     let again = bench.propose(reversal(entry, settled));
     assert_eq!(again, Err(Rejection::Reversed { entry }), "it is reversed");
     let verdicts: Vec<bool> = bench
-        .ledger
+        .ledger()
         .adjustments()
         .iter()
         .map(|one| one.verdict.as_ref().unwrap().approved)
@@ -181,7 +185,7 @@ fn a_reversal_is_proposed_and_approved_at_most_once_and_never_by_one_person() {
 fn proposals_that_do_not_fit_are_refused_and_change_nothing() {
     let bench = Bench::new(Vec::new());
     let entry = bench.run(1, 500_000);
-    let size = bench.ledger.head().size;
+    let size = bench.ledger().head().size;
     let mut dearer = reversal(entry, bench.settled(entry));
     dearer.amount = Money(dearer.amount.0 * 2);
     let described = |description: &str| Proposal {
@@ -231,7 +235,7 @@ fn proposals_that_do_not_fit_are_refused_and_change_nothing() {
         ),
         "{silent:?}"
     );
-    assert_eq!(bench.ledger.head().size, size);
+    assert_eq!(bench.ledger().head().size, size);
 }
 
 #[test]
@@ -292,17 +296,17 @@ fn a_month_is_closed_once_when_it_has_ended_and_nothing_is_open_in_it() {
     assert!(refused(Period::parse("2026-10").unwrap()).contains("before"));
     bench.clock.set(november.end());
     assert_eq!(refused(november), "has 1 open hold(s)");
-    let closing = bench.ledger.closing(november).unwrap();
+    let closing = bench.ledger().closing(november).unwrap();
     assert_eq!(closing.holds[0].id, id(1));
     bench.ledger.now_settle(settlement(1, 1_000)).unwrap();
     let closed = close(november).unwrap();
     assert!(refused(november).contains(&format!("entry {}", closed.entry)));
-    let before = bench.ledger.statement("acme", november).unwrap();
+    let before = bench.ledger().statement("acme", november).unwrap();
     bench.run(2, 1_000);
     let run = before.through - 1;
     let entry = bench.adjust(reversal(run, bench.settled(run)));
-    assert_eq!(bench.ledger.statement("acme", november).unwrap(), before);
-    let december = bench.ledger.statement("acme", november.next()).unwrap();
+    assert_eq!(bench.ledger().statement("acme", november).unwrap(), before);
+    let december = bench.ledger().statement("acme", november.next()).unwrap();
     let mut lines = december.lines.iter();
     let correction = lines
         .find(|line| line.kind == LineKind::Correction)
@@ -310,7 +314,12 @@ fn a_month_is_closed_once_when_it_has_ended_and_nothing_is_open_in_it() {
     let facts = (correction.entry, correction.reverses, correction.corrects);
     assert_eq!(facts, (Some(entry), Some(run), Some(november)));
     assert_eq!(correction.amount.0, -bench.settled(run).charge.total.0);
-    let phases: Vec<_> = bench.ledger.periods().iter().map(|one| one.phase).collect();
+    let phases: Vec<_> = bench
+        .ledger()
+        .periods()
+        .iter()
+        .map(|one| one.phase)
+        .collect();
     assert!(
         matches!(phases[..], [Phase::Closed(_), Phase::Open]),
         "{phases:?}"
@@ -364,9 +373,9 @@ fn a_preview_prices_the_month_by_another_card_in_order() {
         }],
         ..card()
     };
-    let size = bench.ledger.head().size;
+    let size = bench.ledger().head().size;
     let november = Period::of(MONDAY);
-    let preview = bench.ledger.preview("acme", november, &draft).unwrap();
+    let preview = bench.ledger().preview("acme", november, &draft).unwrap();
     assert_eq!(preview.runs, 3);
     let total: i128 = entries
         .iter()
@@ -389,9 +398,9 @@ fn a_preview_prices_the_month_by_another_card_in_order() {
             (LineKind::Usage, Some(1), Some(200_000), 2_000_000),
         ]
     );
-    let same = bench.ledger.preview("acme", november, &card()).unwrap();
+    let same = bench.ledger().preview("acme", november, &card()).unwrap();
     assert_eq!(same.was, same.would_be);
-    assert_eq!(bench.ledger.head().size, size, "nothing is recorded");
+    assert_eq!(bench.ledger().head().size, size, "nothing is recorded");
 }
 
 #[test]
@@ -407,7 +416,7 @@ fn a_statement_begins_in_the_segment_of_its_month() {
         bench.run(number, 1_000);
     }
     for (period, runs) in [(november, 600), (november.next(), 700)] {
-        let statement = bench.ledger.statement("acme", period).unwrap();
+        let statement = bench.ledger().statement("acme", period).unwrap();
         let mut lines = statement.lines.iter();
         let line = lines
             .find(|line| line.meter == Some(Meter::Executions))
