@@ -40,11 +40,12 @@ from beancount import loader
 from beancount.core.data import Transaction
 
 with open(sys.argv[1] + "/costs.json") as file:
-    costs = {item["group"]["tenant"]: Decimal(item["cost"]) for item in json.load(file)["items"]}
+    costs = {item["group"]["tenant"]: Decimal(item["cost"]) + Decimal(item["adjustment"])
+             for item in json.load(file)["items"]}
 assert len(costs) == 2, costs
 
 def tenant(account):
-    part = re.match(r"Assets:Receivable:T-([^:]*):P-", account).group(1)
+    part = re.match(r"Assets:Receivable:T-([^:]*)(:P-|$)", account).group(1)
     return re.sub("-(-|[0-9A-F]{2})", lambda m: "-" if m[1] == "-" else chr(int(m[1], 16)), part)
 
 owed = defaultdict(Decimal)

@@ -66,10 +66,12 @@ billed = defaultdict(Decimal)
 with open(sys.argv[1] + "/focus.csv", newline="") as file:
     for row in csv.DictReader(file):
         billed[row["BillingAccountName"], row["BillingPeriodStart"]] += Decimal(row["BilledCost"])
-        product = Decimal(row["ListUnitPrice"]) * Decimal(row["PricingQuantity"])
-        assert product == Decimal(row["ListCost"]), row
+        if row["ChargeCategory"] == "Usage":
+            product = Decimal(row["ListUnitPrice"]) * Decimal(row["PricingQuantity"])
+            assert product == Decimal(row["ListCost"]), row
 with open(sys.argv[1] + "/costs.json") as file:
-    costs = {(item["group"]["tenant"], item["start"].replace(".000000", "")): Decimal(item["cost"])
+    costs = {(item["group"]["tenant"], item["start"].replace(".000000", "")):
+                 Decimal(item["cost"]) + Decimal(item["adjustment"])
              for item in json.load(file)["items"]}
 assert len(costs) == 2 and dict(billed) == costs, (dict(billed), costs)
 PYTHON

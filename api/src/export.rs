@@ -3,8 +3,8 @@
 //!
 //! `csv` and `jsonl` have a row for each line of each charge. `focus` adds up what is alike within
 //! an hour, `beancount` and `hledger` within a day; they hold what they add up only so long, and
-//! then write it: the same hour or day may come again further down. Money and quantities are exact
-//! decimals.
+//! then write it: the same hour or day may come again further down. An adjustment is a row of its
+//! own everywhere. Money and quantities are exact decimals.
 
 mod books;
 mod focus;
@@ -12,7 +12,7 @@ mod lines;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ledger::{Body, Effect, Entry, Meter, Model, RateCard};
+use ledger::{Adjusted, Adjustment, Body, Effect, Entry, Meter, Model, RateCard};
 
 /// Sums that are held at once.
 const SUMS_MAX: usize = 2_048;
@@ -136,7 +136,14 @@ impl Export {
                     }
                     continue;
                 }
-                Body::Adjusted(_) => continue,
+                Body::Adjusted(adjusted) => {
+                    match &mut self.writer {
+                        Writer::Lines(lines) => lines.adjustment(entry, adjusted, out),
+                        Writer::Focus(focus) => focus.adjustment(entry, adjusted, out),
+                        Writer::Books(books) => books.adjustment(entry, adjusted, out),
+                    }
+                    continue;
+                }
             };
             match &mut self.writer {
                 Writer::Lines(lines) => lines.settlement(entry, settled, &self.packages, out),
@@ -188,6 +195,18 @@ impl<K: Ord, V: Default> Piles<K, V> {
     fn take(&mut self) -> BTreeMap<K, V> {
         self.settlements = 0;
         std::mem::take(&mut self.sums)
+    }
+}
+
+/// What an adjustment is, and what it is for, in words.
+fn said(adjusted: &Adjusted) -> (&'static str, &str) {
+    let kind = match adjusted.corrects {
+        Some(_) => "correction",
+        None => "adjustment",
+    };
+    match &adjusted.what {
+        Adjustment::Line { description } => (kind, description),
+        Adjustment::Reversal { .. } => (kind, &adjusted.reason),
     }
 }
 

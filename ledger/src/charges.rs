@@ -1,5 +1,5 @@
-//! Settlements one after the other, read from the journal through its indexes: what exports and
-//! detailed usage are made of.
+//! Settlements and adjustments one after the other, read from the journal through its indexes: what
+//! exports and statements are made of.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::entries::{damaged, open};
-use crate::entry::{Body, Entry, EntryKind, Settled};
+use crate::entry::{Entry, EntryKind};
 use crate::error::{Error, Fault, QueryError};
 use crate::index::{Charged, Index, Wanted};
 use crate::journal::RECORD_MAX;
@@ -115,21 +115,12 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The settlement in an entry.
-pub(crate) fn settled(entry: &Entry) -> Option<&Settled> {
-    match &entry.body {
-        Body::Settled(settled) => Some(settled),
-        Body::Acted(_) | Body::Adjusted(_) => None,
-    }
-}
-
-/// Settlements in the order of their numbers, a bounded piece at a time. Everything up to one
-/// number that is fixed at the beginning, and nothing later.
+/// Settlements and adjustments in the order of their numbers, a bounded piece at a time. Everything
+/// up to one number that is fixed at the beginning, and nothing later.
 #[derive(Debug)]
 pub struct Charges {
     shared: Arc<Shared>,
     query: ChargeQuery,
-    adjusted: bool,
     as_of: AsOf,
     dir: PathBuf,
     /// The last number looked at.
@@ -148,17 +139,10 @@ impl Charges {
             through: query.after,
             shared,
             query,
-            adjusted: false,
             as_of,
             dir,
             index: None,
         }
-    }
-
-    /// Also the adjustments of the tenant that is asked for, in their own instant.
-    pub(crate) fn with_adjustments(mut self) -> Self {
-        self.adjusted = true;
-        self
     }
 
     /// Up to where it goes.
@@ -182,9 +166,7 @@ impl Charges {
         let mut entries = Vec::new();
         for charged in &found {
             let entry = records.charge(segment, charged.offset)?;
-            let passes = |settled: &Settled| self.query.only.passes(&settled.hold);
-            // The index has filtered by tenant already.
-            if settled(&entry).is_none_or(passes) {
+            if self.query.only.admits(&entry.body) {
                 entries.push(entry);
             }
         }
@@ -202,7 +184,6 @@ impl Charges {
             until: self.as_of.seq,
             from: self.query.from.unwrap_or(i64::MIN),
             to: self.query.to.unwrap_or(i64::MAX),
-            adjusted: self.adjusted,
         };
         let next = self.through + 1;
         let take = |index: &Index| {

@@ -172,6 +172,14 @@ impl Entry {
         }
     }
 
+    /// The instant whose windows it counts in: when a run's hold was opened, or its own.
+    pub fn counts_at(&self) -> Micros {
+        match &self.body {
+            Body::Settled(settled) => settled.hold.opened_at,
+            Body::Acted(_) | Body::Adjusted(_) => self.at,
+        }
+    }
+
     /// The tenant that it concerns.
     pub fn tenant(&self) -> Option<&str> {
         match &self.body {

@@ -68,7 +68,7 @@ pub(crate) struct Charged {
     pub(crate) opened_at: Micros,
 }
 
-/// Which settlements are wanted, and whether adjustments are.
+/// Which settlements and adjustments are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Wanted<'a> {
     /// Whose.
@@ -77,12 +77,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) after: u64,
     /// Up to this number.
     pub(crate) until: u64,
-    /// Their holds opened then or later.
+    /// Their holds opened then or later; an adjustment counts in its own instant.
     pub(crate) from: Micros,
     /// Their holds opened before.
     pub(crate) to: Micros,
-    /// Adjustments as well, which count in their own instant.
-    pub(crate) adjusted: bool,
 }
 
 /// What an entry must be to be listed.
@@ -200,18 +198,14 @@ impl Index {
         let early = self.ats.partition_point(|at| *at < wanted.from);
         let start = early.max(place(wanted.after));
         let end = if nobody { 0 } else { place(wanted.until) };
-        let (from, to, adjusted) = (wanted.from, wanted.to, wanted.adjusted);
+        let (from, to) = (wanted.from, wanted.to);
         let places = start..end.min(self.offsets.len()).max(start);
         places.filter_map(move |place| {
             let theirs = tenant.is_none_or(|tenant| self.tenants[place] == tenant);
             let age = i64::try_from(self.ages[place]).unwrap_or(i64::MAX);
             let opened_at = self.ats[place].saturating_sub(age);
             let inside = from <= opened_at && opened_at < to;
-            let counts = match self.kinds[place] {
-                EntryKind::Settled => true,
-                EntryKind::Adjusted => adjusted,
-                EntryKind::Acted => false,
-            };
+            let counts = self.kinds[place] != EntryKind::Acted;
             let passes = theirs && inside && counts;
             passes.then(|| Charged {
                 seq: self.first_seq + u64::try_from(place).unwrap_or(u64::MAX),
@@ -229,7 +223,6 @@ impl Index {
             until: u64::MAX,
             from: i64::MIN,
             to: i64::MAX,
-            adjusted: true,
         };
         let opened = || self.charged(&all).map(|charged| charged.opened_at);
         opened().min().zip(opened().max())

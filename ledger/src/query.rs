@@ -74,6 +74,28 @@ impl Only {
             && self.image.as_ref().is_none_or(image)
             && self.tags.iter().all(|tag| hold.tags.contains(tag))
     }
+
+    /// Whether what an entry charges counts. An adjustment that reverses nothing is the tenant's
+    /// alone.
+    pub(crate) fn admits(&self, body: &Body) -> bool {
+        let adjusted = match body {
+            Body::Settled(settled) => return self.passes(&settled.hold),
+            Body::Adjusted(adjusted) => adjusted,
+            Body::Acted(_) => return false,
+        };
+        match adjusted.what.reversed() {
+            Some(settled) => self.passes(&settled.hold),
+            None => {
+                let tenant = self.tenant.clone();
+                let theirs = tenant.as_ref().is_none_or(|only| *only == adjusted.tenant);
+                let alone = Self {
+                    tenant,
+                    ..Self::default()
+                };
+                theirs && *self == alone
+            }
+        }
+    }
 }
 
 /// Asks for usage per window and group.
@@ -155,15 +177,12 @@ pub struct ChargeQuery {
 impl ChargeQuery {
     /// Whether an entry is one that is asked for.
     pub fn passes(&self, entry: &Entry) -> bool {
-        let Body::Settled(settled) = &entry.body else {
-            return false;
-        };
-        let at = settled.hold.opened_at;
+        let at = entry.counts_at();
         entry.seq > self.after
             && self.until.is_none_or(|until| entry.seq <= until)
             && self.from.is_none_or(|from| from <= at)
             && self.to.is_none_or(|to| at < to)
-            && self.only.passes(&settled.hold)
+            && self.only.admits(&entry.body)
     }
 }
 

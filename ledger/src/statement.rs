@@ -199,7 +199,7 @@ pub(crate) fn each(
             ..Only::default()
         },
     };
-    let mut entries = Charges::new(Arc::clone(shared), query).with_adjustments();
+    let mut entries = Charges::new(Arc::clone(shared), query);
     while let Some(page) = entries.page(PAGE)? {
         page.iter().for_each(|entry| on(entry));
     }

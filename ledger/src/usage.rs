@@ -19,7 +19,7 @@ use crate::entry::{Body, Hold};
 use crate::error::QueryError;
 use crate::money::Money;
 use crate::quantity::{Meter, Quantities};
-use crate::query::{AsOf, GroupBy, Only, UsageItem, UsageQuery, UsageReport};
+use crate::query::{AsOf, GroupBy, UsageItem, UsageQuery, UsageReport};
 use crate::quota::Window;
 use crate::shared::Shared;
 use crate::view::View;
@@ -216,8 +216,7 @@ impl Plan<'_> {
         }
     }
 
-    /// The group of an entry, if that counts. An adjustment that reverses nothing is the tenant's
-    /// alone.
+    /// The group of an entry, if that counts.
     fn names_of(&self, body: &Body) -> Option<Names> {
         let (tenant, hold, currency) = match body {
             Body::Settled(of) => (&of.hold.tenant, Some(&of.hold), &of.charge.currency),
@@ -227,18 +226,7 @@ impl Plan<'_> {
             }
             Body::Acted(_) => return None,
         };
-        let only = &self.query.only;
-        let passes = match hold {
-            Some(hold) => only.passes(hold),
-            None => {
-                let tenant = only.tenant.as_ref().filter(|only| *only == tenant);
-                *only
-                    == Only {
-                        tenant: tenant.cloned(),
-                        ..Only::default()
-                    }
-            }
-        };
+        let passes = self.query.only.admits(body);
         let name = |by: &&GroupBy| Self::name_of(by, tenant, hold.map(Arc::as_ref));
         let currency = self.query.by_currency.then(|| Some(currency.clone()));
         let names = || self.groups.iter().map(name).chain(currency).collect();

@@ -277,6 +277,57 @@ fn an_adjustment_needs_two_and_changes_balance_costs_and_statement() {
     assert_eq!(statement["total"], "0");
 }
 
+/// Statement, costs and exports are of one sum, to the last digit.
+#[test]
+fn exports_add_up_to_the_statement_with_its_adjustments() {
+    let server = TestServer::start();
+    let acme = server.tenant("acme");
+    let finance = operator(&server, api::Role::Finance, "finance");
+    run(&acme);
+    let entry = run(&acme)["receipt"]["entry"].clone();
+    let reversal = json!({"tenant": "acme", "reverses": entry, "reason": "our fault"});
+    let line = json!({"tenant": "acme", "amount": "-1.25", "description": "goodwill",
+                      "reason": "outage"});
+    for body in [&reversal, &line] {
+        approve(&finance, &propose(&server, body)).expect(200);
+    }
+    let amounts = |path: &str| -> Vec<(Value, i128)> {
+        let text = acme.get(path).text();
+        let rows = text
+            .lines()
+            .map(|row| -> Value { serde_json::from_str(row).unwrap() });
+        rows.map(|row| (row["kind"].clone(), units(&row["amount"])))
+            .collect()
+    };
+    let sum_of = |rows: &[(Value, i128)]| -> i128 { rows.iter().map(|(_, amount)| amount).sum() };
+    let rows = amounts("/v1/exports/jsonl");
+    assert_eq!(
+        rows.iter().filter(|(kind, _)| kind == "adjustment").count(),
+        2
+    );
+    let costs = acme.get("/v1/costs?window=month").expect(200);
+    let item = &costs["items"][0];
+    assert_eq!(
+        sum_of(&rows),
+        units(&item["cost"]) + units(&item["adjustment"])
+    );
+    let statement = acme.get("/v1/statements").expect(200);
+    let lines = statement["items"].as_array().unwrap().iter();
+    let exact = lines.filter(|line| line["kind"] != "rounding");
+    assert_eq!(
+        sum_of(&rows),
+        exact.map(|line| units(&line["amount"])).sum()
+    );
+    // What reverses a run is its project's; what reverses nothing is the tenant's alone.
+    let of_project = amounts("/v1/exports/jsonl?project=default");
+    let adjusted: Vec<_> = of_project
+        .iter()
+        .filter(|(kind, _)| kind == "adjustment")
+        .collect();
+    assert_eq!(adjusted.len(), 1);
+    assert!(amounts("/v1/exports/jsonl?project=other").is_empty());
+}
+
 #[test]
 fn who_may_do_both_cannot_do_both() {
     let server = TestServer::start();

@@ -10,7 +10,8 @@ pub(crate) const BOMBS: [Bomb; 7] = [
     (
         "fork",
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
-        &["timed_out", "process_limit"],
+        // Sixty-four interpreters that have just been forked are about as much as the memory limit.
+        &["timed_out", "process_limit", "out_of_memory"],
     ),
     (
         "memory",

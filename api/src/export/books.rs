@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use jiff::Unit;
 use jiff::civil::Date;
-use ledger::{Entry, Meter, Money, Settled};
+use ledger::{Adjusted, Entry, Meter, Money, Settled};
 
 use super::{Piles, around};
 
@@ -51,7 +51,9 @@ impl Books {
     }
 
     pub(super) fn head(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"; Charges of runs, by day in UTC, tenant and project.\n");
+        out.extend_from_slice(
+            b"; Charges of runs, by day in UTC, tenant and project; adjustments one by one.\n",
+        );
         if self.style == Style::Beancount {
             out.extend_from_slice(b"plugin \"beancount.plugins.auto_accounts\"\n");
         }
@@ -78,6 +80,39 @@ impl Books {
         if self.piles.added(entry.seq) {
             self.flush(out);
         }
+    }
+
+    /// A transaction of its own; those before it are written first.
+    pub(super) fn adjustment(&mut self, entry: &Entry, adjusted: &Adjusted, out: &mut Vec<u8>) {
+        self.flush(out);
+        let (kind, description) = super::said(adjusted);
+        let (seq, day) = (entry.seq, around(entry.at, Unit::Day).0.date());
+        let head = match self.style {
+            Style::Beancount => format!(
+                "{day} * \"{}\" \"{kind}: {}\"\n  entry_first: {seq}\n  entry_last: {seq}\n  \
+                 through: {seq}\n",
+                quoted(&adjusted.tenant),
+                quoted(description),
+            ),
+            Style::Hledger => format!(
+                "{day} * {} | {kind}: {}  ; entry_first:{seq}, entry_last:{seq}, through:{seq}\n",
+                bare(&adjusted.tenant),
+                bare(description),
+            ),
+        };
+        let mut receivable = account("T", &adjusted.tenant);
+        if let Some(settled) = adjusted.what.reversed() {
+            receivable = format!("{receivable}:{}", account("P", &settled.hold.project));
+        }
+        let (amount, currency) = (adjusted.amount, &adjusted.currency);
+        let minus = Money(amount.0.saturating_neg());
+        out.extend_from_slice(
+            format!(
+                "\n{head}  Assets:Receivable:{receivable}  {amount} {currency}\n  \
+                 Income:Adjustments  {minus} {currency}\n"
+            )
+            .as_bytes(),
+        );
     }
 
     pub(super) fn flush(&mut self, out: &mut Vec<u8>) {

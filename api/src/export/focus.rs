@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::Unit;
 use jiff::civil::DateTime;
-use ledger::{ChargeLine, Entry, Meter, Money, Settled};
+use ledger::{Adjusted, ChargeLine, Entry, Meter, Money, Settled};
 
 use super::{Issuer, Packages, Piles, around, exact};
 use crate::csv::Table;
@@ -140,23 +140,54 @@ impl Focus {
         }
     }
 
+    /// A row of its own; those before it are written first.
+    pub(super) fn adjustment(&mut self, entry: &Entry, adjusted: &Adjusted, out: &mut Vec<u8>) {
+        self.flush(out);
+        let hold = adjusted.what.reversed().map(|settled| &*settled.hold);
+        let hour = entry.at - entry.at.rem_euclid(HOUR_US);
+        let tags = hold.map(|hold| hold.tags.iter().cloned().collect());
+        let tags = tags.unwrap_or_default();
+        let project = hold.map(|hold| hold.project.as_str());
+        let mut cells = self.whose((&adjusted.tenant, project), hour, &tags);
+        cells.extend(when(hour));
+        let (kind, description) = super::said(adjusted);
+        if kind == "correction" {
+            cells.push(("ChargeClass", "Correction".to_owned()));
+        }
+        let amount = adjusted.amount.to_string();
+        let costs = ["BilledCost", "EffectiveCost", "ListCost", "ContractedCost"];
+        cells.extend(costs.map(|name| (name, amount.clone())));
+        let seq = entry.seq.to_string();
+        cells.extend([
+            ("ChargeCategory", "Adjustment".to_owned()),
+            ("ChargeDescription", description.to_owned()),
+            ("ChargeFrequency", "One-Time".to_owned()),
+            ("ServiceCategory", "Compute".to_owned()),
+            ("ServiceSubcategory", "Serverless Compute".to_owned()),
+            ("ServiceName", "Sandbox Executions".to_owned()),
+            ("BillingCurrency", adjusted.currency.clone()),
+            ("PricingCurrency", adjusted.currency.clone()),
+            ("PricingCurrencyEffectiveCost", amount),
+            ("x_EntryFirst", seq.clone()),
+            ("x_EntryLast", seq.clone()),
+            ("x_Through", seq),
+        ]);
+        row(&mut Table::new(out), &cells);
+    }
+
     pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
         let through = self.piles.through;
         let mut table = Table::new(out);
         for (key, sum) in self.piles.take() {
-            let cells = self.cells(&key, &sum, through);
-            let place = |name: &&str| cells.iter().find(|(known, _)| known == name);
-            let row = COLUMNS
-                .iter()
-                .map(|name| place(name).map_or("", |(_, cell)| cell));
-            table.row(row);
+            row(&mut table, &self.cells(&key, &sum, through));
         }
     }
 
     /// The cells of a row that are not null, by column.
     fn cells(&self, key: &Key, sum: &Sum, through: u64) -> Vec<(&'static str, String)> {
-        let mut cells = self.whose(key);
-        cells.extend(when(key));
+        let whose = (key.tenant.as_str(), Some(key.project.as_str()));
+        let mut cells = self.whose(whose, key.hour, &key.tags);
+        cells.extend(when(key.hour));
         cells.extend(what(key));
         cells.extend(costs(key, sum));
         let (first, last) = sum.entries.unwrap_or_default();
@@ -168,39 +199,47 @@ impl Focus {
         cells
     }
 
-    fn whose(&self, key: &Key) -> Vec<(&'static str, String)> {
-        let tags = serde_json::to_string(&key.tags).unwrap_or_default();
-        let invoice = format!(
-            "{}/{}",
-            key.tenant,
-            around(key.hour, Unit::Month).0.strftime("%Y-%m")
-        );
-        vec![
-            ("BillingAccountId", format!("tenant/{}", key.tenant)),
-            ("BillingAccountName", key.tenant.clone()),
+    /// Whose a row is: tenant, and project if it is a project's.
+    fn whose(
+        &self,
+        (tenant, project): (&str, Option<&str>),
+        hour: i64,
+        tags: &BTreeMap<String, String>,
+    ) -> Vec<(&'static str, String)> {
+        let month = around(hour, Unit::Month).0.strftime("%Y-%m");
+        let invoice = format!("{tenant}/{month}");
+        let project = project.into_iter().flat_map(|project| {
+            [
+                ("SubAccountId", format!("project/{tenant}/{project}")),
+                ("SubAccountName", project.to_owned()),
+                ("SubAccountType", "Project".to_owned()),
+            ]
+        });
+        let mut cells = vec![
+            ("BillingAccountId", format!("tenant/{tenant}")),
+            ("BillingAccountName", tenant.to_owned()),
             ("BillingAccountType", "Tenant".to_owned()),
-            (
-                "SubAccountId",
-                format!("project/{}/{}", key.tenant, key.project),
-            ),
-            ("SubAccountName", key.project.clone()),
-            ("SubAccountType", "Project".to_owned()),
             ("InvoiceId", invoice),
             ("InvoiceIssuerName", self.issuer.provider.clone()),
             ("ProviderName", self.issuer.provider.clone()),
             ("PublisherName", self.issuer.provider.clone()),
             ("RegionId", self.issuer.region.clone()),
             ("RegionName", self.issuer.region.clone()),
-            (
-                "Tags",
-                if key.tags.is_empty() {
-                    String::new()
-                } else {
-                    tags
-                },
-            ),
-        ]
+        ];
+        cells.extend(project);
+        if !tags.is_empty() {
+            let tags = serde_json::to_string(tags).unwrap_or_default();
+            cells.push(("Tags", tags));
+        }
+        cells
     }
+}
+
+/// Writes the cells in the order of the columns; what is missing is null.
+fn row(table: &mut Table<'_>, cells: &[(&str, String)]) {
+    let place = |name: &&str| cells.iter().find(|(known, _)| known == name);
+    let row = COLUMNS.iter();
+    table.row(row.map(|name| place(name).map_or("", |(_, cell)| cell)));
 }
 
 /// What a line is of, out of what was used of its meter: the last one has what the others leave,
@@ -242,9 +281,9 @@ fn key(settled: &Settled, line: &ChargeLine, packages: &Packages) -> Key {
     }
 }
 
-fn when(key: &Key) -> Vec<(&'static str, String)> {
+fn when(hour: i64) -> Vec<(&'static str, String)> {
     let text = |at: DateTime| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let (hour, month) = (around(key.hour, Unit::Hour), around(key.hour, Unit::Month));
+    let (hour, month) = (around(hour, Unit::Hour), around(hour, Unit::Month));
     vec![
         ("BillingPeriodStart", text(month.0)),
         ("BillingPeriodEnd", text(month.1)),

@@ -1,8 +1,8 @@
-//! `csv` and `jsonl`: a row for each line of each charge.
+//! `csv` and `jsonl`: a row for each line of each charge, and for each adjustment.
 
 use std::collections::BTreeMap;
 
-use ledger::{Entry, Settled};
+use ledger::{Adjusted, Entry, Hold, Settled};
 use serde::Serialize;
 
 use super::Packages;
@@ -19,8 +19,9 @@ pub(super) enum Lines {
     Json,
 }
 
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 21] = [
     "entry",
+    "kind",
     "time",
     "recorded_at",
     "execution",
@@ -38,30 +39,37 @@ const COLUMNS: [&str; 18] = [
     "rate",
     "amount",
     "currency",
+    "reverses",
+    "description",
 ];
 
-/// A row of `jsonl`; numbers that can grow are decimal strings.
+/// A row of `jsonl`; numbers that can grow are decimal strings. What an adjustment does not have is
+/// null.
 #[derive(Serialize)]
 struct Row<'a> {
     entry: u64,
+    /// `usage`, `adjustment` or `correction`.
+    kind: &'a str,
     /// The instant whose windows and prices count.
     time: &'a str,
     recorded_at: &'a str,
-    execution: &'a str,
+    execution: Option<&'a str>,
     tenant: &'a str,
-    project: &'a str,
+    project: Option<&'a str>,
     function: Option<&'a str>,
-    key: &'a str,
-    image: &'a str,
+    key: Option<&'a str>,
+    image: Option<&'a str>,
     tags: &'a BTreeMap<&'a str, &'a str>,
-    meter: &'a str,
-    tier: u8,
-    quantity: String,
-    unit: &'a str,
-    unit_size: String,
-    rate: String,
+    meter: Option<&'a str>,
+    tier: Option<u8>,
+    quantity: Option<String>,
+    unit: Option<&'a str>,
+    unit_size: Option<String>,
+    rate: Option<String>,
     amount: String,
     currency: &'a str,
+    reverses: Option<u64>,
+    description: Option<&'a str>,
 }
 
 impl Lines {
@@ -81,41 +89,83 @@ impl Lines {
         let hold = &settled.hold;
         let (time, recorded_at) = (rfc3339(hold.opened_at), rfc3339(entry.at));
         let execution = ids::text(Kind::Execution, &hold.execution.0);
-        let tags = hold
-            .tags
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
-        let tags = tags.collect();
+        let tags = tags(hold);
         for line in &settled.charge.lines {
             let row = Row {
                 entry: entry.seq,
+                kind: "usage",
                 time: &time,
                 recorded_at: &recorded_at,
-                execution: &execution,
+                execution: Some(&execution),
                 tenant: &hold.tenant,
-                project: &hold.project,
+                project: Some(&hold.project),
                 function: hold.function.as_deref(),
-                key: &hold.key,
-                image: &hold.image,
+                key: Some(&hold.key),
+                image: Some(&hold.image),
                 tags: &tags,
-                meter: line.meter.name(),
-                tier: line.tier,
-                quantity: line.quantity.to_string(),
-                unit: match packages.contains(&(hold.rate_card, line.meter)) && line.rate.0 != 0 {
-                    true => "package",
-                    false => unit(line.meter),
-                },
-                unit_size: line.unit_size.to_string(),
-                rate: shape::plain(&line.rate.to_string()).to_owned(),
+                meter: Some(line.meter.name()),
+                tier: Some(line.tier),
+                quantity: Some(line.quantity.to_string()),
+                unit: Some(
+                    match packages.contains(&(hold.rate_card, line.meter)) && line.rate.0 != 0 {
+                        true => "package",
+                        false => unit(line.meter),
+                    },
+                ),
+                unit_size: Some(line.unit_size.to_string()),
+                rate: Some(shape::plain(&line.rate.to_string()).to_owned()),
                 amount: line.amount.to_string(),
                 currency: &settled.charge.currency,
+                reverses: None,
+                description: None,
             };
-            match self {
-                Lines::Csv => row.csv(out),
-                Lines::Json => row.json(out),
-            }
+            self.row(&row, out);
         }
     }
+
+    pub(super) fn adjustment(self, entry: &Entry, adjusted: &Adjusted, out: &mut Vec<u8>) {
+        let hold = adjusted.what.reversed().map(|settled| &*settled.hold);
+        let at = rfc3339(entry.at);
+        let execution = hold.map(|hold| ids::text(Kind::Execution, &hold.execution.0));
+        let (kind, description) = super::said(adjusted);
+        let row = Row {
+            entry: entry.seq,
+            kind,
+            time: &at,
+            recorded_at: &at,
+            execution: execution.as_deref(),
+            tenant: &adjusted.tenant,
+            project: hold.map(|hold| hold.project.as_str()),
+            function: hold.and_then(|hold| hold.function.as_deref()),
+            key: hold.map(|hold| hold.key.as_str()),
+            image: hold.map(|hold| hold.image.as_str()),
+            tags: &hold.map(tags).unwrap_or_default(),
+            meter: None,
+            tier: None,
+            quantity: None,
+            unit: None,
+            unit_size: None,
+            rate: None,
+            amount: adjusted.amount.to_string(),
+            currency: &adjusted.currency,
+            reverses: adjusted.what.reverses(),
+            description: Some(description),
+        };
+        self.row(&row, out);
+    }
+
+    fn row(self, row: &Row<'_>, out: &mut Vec<u8>) {
+        match self {
+            Lines::Csv => row.csv(out),
+            Lines::Json => row.json(out),
+        }
+    }
+}
+
+fn tags(hold: &Hold) -> BTreeMap<&str, &str> {
+    let tags = hold.tags.iter();
+    tags.map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect()
 }
 
 impl Row<'_> {
@@ -127,25 +177,30 @@ impl Row<'_> {
 
     fn csv(&self, out: &mut Vec<u8>) {
         let tags = serde_json::to_string(self.tags).unwrap_or_default();
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let (tier, reverses) = (number(self.tier.map(u64::from)), number(self.reverses));
         Table::new(out).row([
             self.entry.to_string().as_str(),
+            self.kind,
             self.time,
             self.recorded_at,
-            self.execution,
+            self.execution.unwrap_or_default(),
             self.tenant,
-            self.project,
+            self.project.unwrap_or_default(),
             self.function.unwrap_or_default(),
-            self.key,
-            self.image,
+            self.key.unwrap_or_default(),
+            self.image.unwrap_or_default(),
             &tags,
-            self.meter,
-            &self.tier.to_string(),
-            &self.quantity,
-            self.unit,
-            &self.unit_size,
-            &self.rate,
+            self.meter.unwrap_or_default(),
+            tier.as_deref().unwrap_or_default(),
+            self.quantity.as_deref().unwrap_or_default(),
+            self.unit.unwrap_or_default(),
+            self.unit_size.as_deref().unwrap_or_default(),
+            self.rate.as_deref().unwrap_or_default(),
             &self.amount,
             self.currency,
+            reverses.as_deref().unwrap_or_default(),
+            self.description.unwrap_or_default(),
         ]);
     }
 }

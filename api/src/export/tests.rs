@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ledger::{Ceiling, Charge, ChargeLine, Hold, Id, Money, Price, Quantities, Settled};
+use ledger::{
+    Ceiling, Charge, ChargeLine, Hold, Id, Money, Party, Period, Price, Quantities, Settled,
+};
 
 use super::*;
 
@@ -103,22 +105,23 @@ fn csv_and_jsonl_have_a_row_for_each_line() {
     assert_eq!(
         lines[2],
         format!(
-            "7,2026-11-30T23:59:59.500000Z,2026-12-01T00:00:01.500000Z,{execution},acme,web_1,,jti,\
+            "7,usage,2026-11-30T23:59:59.500000Z,2026-12-01T00:00:01.500000Z,{execution},acme,web_1,,jti,\
              python@sha256:ab,\"{{\"\"cost_center\"\":\"\"=4,\\\"\"2\"\"}}\",cpu_us,0,1234567,us,\
-             1000000,0.000014,0.000017283938,USD"
+             1000000,0.000014,0.000017283938,USD,,"
         )
     );
     let jsonl = written(Format::Jsonl, &[entry(7, AT)]);
     assert_eq!(
         jsonl.lines().next_back().unwrap(),
         format!(
-            "{{\"entry\":7,\"time\":\"2026-11-30T23:59:59.500000Z\",\
+            "{{\"entry\":7,\"kind\":\"usage\",\"time\":\"2026-11-30T23:59:59.500000Z\",\
              \"recorded_at\":\"2026-12-01T00:00:01.500000Z\",\"execution\":\"{execution}\",\
              \"tenant\":\"acme\",\"project\":\"web_1\",\"function\":null,\"key\":\"jti\",\
              \"image\":\"python@sha256:ab\",\"tags\":{{\"cost_center\":\"=4,\\\"2\"}},\
              \"meter\":\"memory_byte_ms\",\"tier\":0,\"quantity\":\"536870912000\",\"unit\":\"byte_ms\",\
              \"unit_size\":\"1073741824000\",\"rate\":\"0.0000045\",\
-             \"amount\":\"0.000002250000\",\"currency\":\"USD\"}}"
+             \"amount\":\"0.000002250000\",\"currency\":\"USD\",\"reverses\":null,\
+             \"description\":null}}"
         )
     );
 }
@@ -161,6 +164,96 @@ fn books_balance_each_day() {
         "\n2026-11-30 * acme | web_1: 2 runs  ; entry_first:7, entry_last:8, through:9\n  \
          Assets:Receivable:T-acme:P-web-5F1  0.000039467876 USD\n"
     ));
+}
+
+/// Half a dollar back, or the run of entry 7, whose month was closed already.
+fn adjustment(seq: u64, reversal: bool) -> Entry {
+    let party = |name: &str| Party {
+        key: name.to_owned(),
+        subject: name.to_owned(),
+    };
+    let Body::Settled(settled) = entry(7, AT).body else {
+        unreachable!()
+    };
+    let (amount, what) = if reversal {
+        let amount = Money(-settled.charge.total.0);
+        let settled = Box::new(settled);
+        (amount, Adjustment::Reversal { entry: 7, settled })
+    } else {
+        let description = "=goodwill; \"a|b\"".to_owned();
+        (Money(-500_000_000_000), Adjustment::Line { description })
+    };
+    Entry {
+        seq,
+        at: AT + 3_600_000_000,
+        body: Body::Adjusted(Adjusted {
+            proposal: 1,
+            author: party("ann"),
+            approver: party("bob"),
+            reason: "our fault".to_owned(),
+            tenant: "acme".to_owned(),
+            currency: "USD".to_owned(),
+            amount,
+            what,
+            funded: Vec::new(),
+            refunded: Money::ZERO,
+            corrects: reversal.then(|| Period::parse("2026-11").unwrap()),
+        }),
+    }
+}
+
+#[test]
+fn adjustments_are_rows_of_their_own_in_their_own_instant() {
+    let entries = [entry(7, AT), adjustment(8, true), adjustment(9, false)];
+    let csv = written(Format::Csv, &entries);
+    let rows: Vec<&str> = csv.lines().rev().take(2).collect();
+    assert_eq!(
+        rows[0],
+        "9,adjustment,2026-12-01T00:59:59.500000Z,2026-12-01T00:59:59.500000Z,,acme,,,,,{},,,,,,,\
+         -0.500000000000,USD,,\"'=goodwill; \"\"a|b\"\"\""
+    );
+    assert!(rows[1].starts_with("8,correction,2026-12-01T00:59:59.500000Z,"));
+    assert!(rows[1].ends_with(",,,,,,,-0.000019733938,USD,7,our fault"));
+    assert!(rows[1].contains(",exe_02020202020202020202020202020202,acme,web_1,,jti,python@"));
+    let focus = written(Format::Focus, &entries);
+    let rows: Vec<&str> = focus.lines().collect();
+    // What came before is written before, whatever it would have been added up with.
+    assert_eq!(rows.len(), 6);
+    for (row, part) in [
+        (
+            4,
+            "tenant/acme,acme,Tenant,project/acme/web_1,web_1,Project,",
+        ),
+        (
+            4,
+            ",2026-12-01T00:00:00Z,2027-01-01T00:00:00Z,Adjustment,Correction,our fault,One-Time,",
+        ),
+        (
+            4,
+            ",-0.000019733938,-0.000019733938,-0.000019733938,-0.000019733938,,,USD,,,-0.0000197",
+        ),
+        (5, "tenant/acme,acme,Tenant,,,,USD,"),
+        (5, ",Adjustment,,\"'=goodwill; \"\"a|b\"\"\",One-Time,"),
+        (
+            5,
+            ",acme/2026-12,Op,Op,Op,Compute,Serverless Compute,Sandbox Executions,,,,,,,,local,",
+        ),
+    ] {
+        assert!(rows[row].contains(part), "{part} in {}", rows[row]);
+    }
+    let books = written(Format::Beancount, &entries);
+    assert!(books.ends_with(
+        "\n2026-12-01 * \"acme\" \"correction: our fault\"\n  entry_first: 8\n  entry_last: 8\n  \
+         through: 8\n  Assets:Receivable:T-acme:P-web-5F1  -0.000019733938 USD\n  \
+         Income:Adjustments  0.000019733938 USD\n\n2026-12-01 * \"acme\" \"adjustment: \
+         =goodwill; \\\"a|b\\\"\"\n  entry_first: 9\n  entry_last: 9\n  through: 9\n  \
+         Assets:Receivable:T-acme  -0.500000000000 USD\n  Income:Adjustments  \
+         0.500000000000 USD\n"
+    ));
+    let hledger = written(Format::Hledger, &entries);
+    assert!(
+        hledger.contains("2026-12-01 * acme | adjustment: =goodwill? \"a?b\"  ; entry_first:9")
+    );
 }
 
 #[test]
@@ -257,10 +350,10 @@ fn tiers_and_packages_are_rows_of_their_own_and_use_is_counted_once() {
     }
     let csv = rows_of_mixed(Format::Csv);
     for (row, part) in [
-        (0, ",cpu_us,0,2,package,1,0.000005,0.000010000000,USD"),
+        (0, ",cpu_us,0,2,package,1,0.000005,0.000010000000,USD,,"),
         (
             2,
-            ",1,536870912000,byte_ms,1073741824000,0.0000045,-0.000000000001,USD",
+            ",1,536870912000,byte_ms,1073741824000,0.0000045,-0.000000000001,USD,,",
         ),
     ] {
         assert!(csv[row].contains(part), "{part} in {}", csv[row]);

@@ -180,7 +180,6 @@ impl Selection<'_> {
             until: self.until,
             from: first.start,
             to: last.end,
-            adjusted: true,
         };
         for charged in index.charged(&wanted) {
             let window = plan.window_at(charged.opened_at);
