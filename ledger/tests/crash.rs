@@ -24,6 +24,8 @@ use ledger::{
 
 const CHILD: &str = "FAREBOX_LEDGER_CRASH_CHILD";
 const CALLERS: u64 = 16;
+/// After so many rounds the next ledger begins, so that looking through it stays quick.
+const ROUNDS_OF_ONE: usize = 25;
 /// 2026-11-23T00:00:00Z.
 const MONDAY: Micros = 1_795_392_000_000_000;
 const DAY: Micros = 86_400_000_000;
@@ -268,17 +270,25 @@ fn killed_ledgers_lose_nothing_acknowledged() {
         let (first, dir) = told.split_once(' ').unwrap();
         return child(&PathBuf::from(dir), first.parse().unwrap());
     }
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|set| set == value);
+    let rounds = match (is("FAREBOX_TEST_FULL", "1"), is("CI", "true")) {
+        (true, _) => 500,
+        (false, true) => 50,
+        (false, false) => 6,
+    };
+    for first in (0..rounds).step_by(ROUNDS_OF_ONE) {
+        kill_and_look(first..(first + ROUNDS_OF_ONE).min(rounds));
+    }
+}
+
+/// Rounds of one ledger, which grows with each.
+fn kill_and_look(rounds: std::ops::Range<usize>) {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     prepare(&ledger);
     drop(ledger);
-    let rounds = if std::env::var("FAREBOX_TEST_FULL").is_ok_and(|full| full == "1") {
-        100
-    } else {
-        6
-    };
     let mut settled = HashSet::new();
-    for round in 0..rounds {
+    for round in rounds {
         let first = u64::try_from(round).unwrap() * 1_000_000;
         let answers = 40 + (round * 7_919) % 1_500;
         let (acked_holds, acked_settles) = run_and_kill(dir.path(), first, answers);
