@@ -6,6 +6,7 @@
 
 mod app;
 mod auth;
+mod backup;
 mod books;
 mod budgets;
 mod call;
@@ -47,6 +48,7 @@ mod text;
 mod token;
 mod turns;
 
+pub use crate::backup::{BackupError, Draft};
 pub use crate::clock::{Clock, parse_rfc3339, rfc3339};
 pub use crate::config::{Config, ConfigError, ConfigFault, Layers, Source};
 pub use crate::error::{Code, Fault, Problem, Retry};

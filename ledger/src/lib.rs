@@ -8,6 +8,7 @@
 
 mod absorb;
 mod adjust;
+mod backup;
 mod calendar;
 mod charges;
 mod clock;
@@ -52,6 +53,7 @@ mod walk;
 mod writer;
 
 pub use adjust::{Adjustment, Party, Proposal, Proposed, Verdict};
+pub use backup::{Copied, copy_journal};
 pub use charges::{Charges, read_entries};
 pub use clock::{Clock, Micros};
 pub use command::{

@@ -135,6 +135,11 @@ fn body_of<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
 }
 
 #[cfg(test)]
+mod old;
+#[cfg(test)]
+mod upgrade;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -260,7 +260,11 @@ fn cut(dir: &Path, found: &Found, disk: &Arc<dyn Disk>) -> Result<(), Error> {
         "dropping an unfinished frame"
     );
     let path = segment::path(dir, number);
-    let cleared = disk.open(&path).and_then(|file| file.clear_from(offset));
+    let headers = &found.segments.headers;
+    let header = headers.iter().find(|header| header.number == number);
+    let room = header.map_or(0, |header| header.bytes);
+    let opened = disk.open(&path, room);
+    let cleared = opened.and_then(|file| file.clear_from(offset));
     cleared.map_err(|source| Error::File {
         what: "clear the end of",
         path,
@@ -305,7 +309,7 @@ fn journal(options: &Options, found: &Found, disk: &Arc<dyn Disk>) -> Result<Jou
             continue;
         }
         let path = segment::path(&options.dir, header.number);
-        let opened = disk.open(&path);
+        let opened = disk.open(&path, header.bytes);
         let file = opened.map_err(|source| Error::File {
             what: "open",
             path,

@@ -13,6 +13,7 @@ mod server;
 
 mod acts;
 mod auth;
+mod backup;
 mod bad_input;
 mod books;
 mod budgets;

@@ -28,7 +28,8 @@ impl Kept {
     }
 }
 
-fn farebox(args: &[&str]) -> Output {
+/// Runs the binary with nothing in its environment.
+pub(crate) fn farebox(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farebox"));
     command.env_clear().args(args).output().unwrap()
 }
@@ -49,8 +50,9 @@ fn verify(ledger: &Path, key: &Path, notes: &[&Path]) -> Output {
     farebox(&args)
 }
 
+/// What a command that succeeded has printed as JSON.
 #[track_caller]
-fn told(output: &Output) -> Value {
+pub(crate) fn told(output: &Output) -> Value {
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{words}");
     serde_json::from_slice(&output.stdout).unwrap()

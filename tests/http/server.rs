@@ -54,7 +54,11 @@ impl TestServer {
 
     /// With `flags` over what tests need, and a fake that behaves like `fake`.
     pub(crate) fn with(flags: &[(&str, &str)], fake: FakeOptions) -> TestServer {
-        let dir = tempfile::tempdir().unwrap();
+        TestServer::on(tempfile::tempdir().unwrap(), flags, fake)
+    }
+
+    /// As `with`, on a data directory that may have something in it.
+    pub(crate) fn on(dir: tempfile::TempDir, flags: &[(&str, &str)], fake: FakeOptions) -> Self {
         let base = [
             ("server.data_dir", dir.path().to_str().unwrap()),
             ("server.listen", "127.0.0.1:0"),

@@ -1,6 +1,7 @@
-//! `farebox ledger`: proof, repair and exports of a stopped server's ledger, and proofs from a
-//! running one.
+//! `farebox ledger`: proof, repair and exports of a stopped server's ledger; backups and proofs of
+//! a running one.
 
+mod backup;
 mod export;
 mod prove;
 mod verify;
@@ -22,6 +23,8 @@ pub(crate) fn ledger(command: &LedgerCommand, output: &mut Output) -> Result<(),
     match command {
         LedgerCommand::Verify(args) => verify::verify(&directory(&args.ledger)?, args, output),
         LedgerCommand::Rebuild(args) => rebuild(&directory(args)?, output),
+        LedgerCommand::Backup(args) => backup::backup(args, output),
+        LedgerCommand::Restore(args) => backup::restore(args, output),
         LedgerCommand::Export(args) => export::export(args, &directory(&args.ledger)?, output),
         LedgerCommand::Checkpoint(args) => prove::checkpoint(args, output),
         LedgerCommand::Prove(args) => prove::prove(args, output),

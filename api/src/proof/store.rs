@@ -52,19 +52,7 @@ impl Store {
     /// Reads what there is; a note that a crash has cut off is dropped, as nobody has seen it.
     pub(crate) fn open(dir: &Path, days_max: usize) -> Result<Store, StoreError> {
         fs::create_dir_all(dir).map_err(failed("create", dir))?;
-        let mut names = Vec::new();
-        for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
-            let name = entry.map_err(failed("list", dir))?.file_name();
-            names.extend(
-                name.into_string()
-                    .ok()
-                    .filter(|name| name.ends_with(ENDING)),
-            );
-        }
-        names.sort();
-        if let Some(last) = names.last() {
-            cut_torn(&dir.join(last))?;
-        }
+        let names = mend(dir)?;
         let mut store = Store {
             dir: dir.to_owned(),
             days_max,
@@ -147,6 +135,29 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Drops a note at the end of the newest file that was not written whole, and names all files,
+/// oldest first; none if there is no such directory.
+pub(crate) fn mend(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        listed => listed.map_err(failed("list", dir))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(failed("list", dir))?.file_name();
+        names.extend(
+            name.into_string()
+                .ok()
+                .filter(|name| name.ends_with(ENDING)),
+        );
+    }
+    names.sort();
+    if let Some(last) = names.last() {
+        cut_torn(&dir.join(last))?;
+    }
+    Ok(names)
 }
 
 /// The checkpoint in a file's note.

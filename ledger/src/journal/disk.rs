@@ -13,8 +13,8 @@ pub(crate) trait Disk: Send + Sync + Debug {
     /// Makes a file of `bytes` zeros whose room is taken.
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens a file that exists.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file that exists, and takes the room of `bytes` for it, which a copy may lack.
+    fn open(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>>;
 
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
@@ -47,10 +47,10 @@ impl Disk for FileDisk {
         Ok(Box::new(file))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(
-            OpenOptions::new().read(true).write(true).open(path)?,
-        ))
+    fn open(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        take_room(&file, bytes)?;
+        Ok(Box::new(file))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

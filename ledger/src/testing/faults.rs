@@ -49,8 +49,8 @@ impl Disk for FaultDisk {
         FileDisk.create(path, bytes).map(|file| self.wrap(file))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        FileDisk.open(path).map(|file| self.wrap(file))
+    fn open(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        FileDisk.open(path, bytes).map(|file| self.wrap(file))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use api::{Note, NoteKey};
 use ledger::Verified;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::super::arguments::VerifyArgs;
 use super::super::exit::Exit;
@@ -13,16 +13,35 @@ use super::super::output::Output;
 use super::{hex, keys, progress, read};
 
 /// A checkpoint and the file that it comes from.
+#[derive(Debug)]
 struct Claim {
     file: PathBuf,
     size: u64,
     root: [u8; 32],
 }
 
+/// What was found of a journal and its checkpoints.
+#[derive(Debug)]
+pub(super) struct Found {
+    claims: Vec<Claim>,
+    verified: Verified,
+}
+
 /// Replays the journal at `dir` and says what it proves.
 pub(super) fn verify(dir: &Path, args: &VerifyArgs, output: &mut Output) -> Result<(), Fault> {
+    let found = prove(dir, args.key.as_deref(), &args.checkpoint, output)?;
+    tell(&found, args.key.is_some(), output)
+}
+
+/// Replays the journal at `dir` and holds it against the checkpoints given, or those beside it.
+pub(super) fn prove(
+    dir: &Path,
+    key: Option<&Path>,
+    checkpoints: &[PathBuf],
+    output: &mut Output,
+) -> Result<Found, Fault> {
     // First, so that a journal which still grows has all that they cover.
-    let claims = claims(dir, args)?;
+    let claims = claims(dir, key, checkpoints)?;
     let sizes: Vec<u64> = claims.iter().map(|claim| claim.size).collect();
     let verified = ledger::verify_at(dir, &sizes, &mut |at| progress(output, "verifying", at));
     output.end_progress();
@@ -38,16 +57,16 @@ pub(super) fn verify(dir: &Path, args: &VerifyArgs, output: &mut Output) -> Resu
         fault.caused_by(&error)
     })?;
     compare(dir, &claims, &verified)?;
-    tell(&claims, args.key.is_some(), &verified, output)
+    Ok(Found { claims, verified })
 }
 
 /// The checkpoints, each with a good signature, by size.
-fn claims(dir: &Path, args: &VerifyArgs) -> Result<Vec<Claim>, Fault> {
+fn claims(dir: &Path, key: Option<&Path>, checkpoints: &[PathBuf]) -> Result<Vec<Claim>, Fault> {
     let beside = dir.join("checkpoints");
-    let files = if args.checkpoint.is_empty() {
+    let files = if checkpoints.is_empty() {
         files_of(&beside)?
     } else {
-        args.checkpoint.clone()
+        checkpoints.to_owned()
     };
     let mut notes = Vec::new();
     for file in files {
@@ -55,11 +74,10 @@ fn claims(dir: &Path, args: &VerifyArgs) -> Result<Vec<Claim>, Fault> {
             Note::parse_all(&read(&file)?).map_err(|error| unproven(&file, None, &error))?;
         notes.extend(found.into_iter().map(|note| (file.clone(), note)));
     }
-    if notes.is_empty() && args.key.is_none() {
+    if notes.is_empty() && key.is_none() {
         return Ok(Vec::new());
     }
-    let key = args.key.clone().unwrap_or_else(|| beside.join("keys"));
-    let keys = keys(&key)?;
+    let keys = keys(key.unwrap_or(&beside.join("keys")))?;
     let mut claims = notes
         .into_iter()
         .map(|(file, note)| claim(file, &note, &keys))
@@ -134,25 +152,44 @@ fn compare(dir: &Path, claims: &[Claim], verified: &Verified) -> Result<(), Faul
     Ok(())
 }
 
-fn tell(
-    claims: &[Claim],
-    pinned: bool,
-    verified: &Verified,
-    output: &mut Output,
-) -> Result<(), Fault> {
-    let root = hex(&verified.root);
+impl Found {
+    /// As JSON.
+    pub(super) fn json(&self, pinned: bool) -> Map<String, Value> {
+        let (claims, verified) = (&self.claims, &self.verified);
+        let newest = claims.last().map_or(0, |claim| claim.size);
+        let key = if pinned {
+            "given"
+        } else {
+            "beside the journal"
+        };
+        [
+            ("verified", json!(true)),
+            ("entries", json!(verified.entries)),
+            ("root", json!(hex(&verified.root))),
+            ("holds_open", json!(verified.holds_open)),
+            ("torn_bytes", json!(verified.torn_bytes)),
+            ("checkpoints", json!(claims.len())),
+            ("signed_entries", json!(newest)),
+            ("key", json!(key)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
+    }
+}
+
+/// Says what was found.
+pub(super) fn tell(found: &Found, pinned: bool, output: &mut Output) -> Result<(), Fault> {
+    let (claims, verified) = (&found.claims, &found.verified);
     let newest = claims.last().map_or(0, |claim| claim.size);
     if output.json {
-        return output.value(&json!({
-            "verified": true, "entries": verified.entries, "root": root,
-            "holds_open": verified.holds_open, "torn_bytes": verified.torn_bytes,
-            "checkpoints": claims.len(), "signed_entries": newest,
-            "key": if pinned { "given" } else { "beside the journal" },
-        }));
+        return output.value(&Value::Object(found.json(pinned)));
     }
     output.line(&format!(
-        "verified: {} entries, root {root}, {} holds open",
-        verified.entries, verified.holds_open
+        "verified: {} entries, root {}, {} holds open",
+        verified.entries,
+        hex(&verified.root),
+        verified.holds_open
     ))?;
     if claims.is_empty() {
         output.line("checkpoints: none, so nothing shows that this is what was signed")?;
