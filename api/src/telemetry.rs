@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ledger::EntryQuery;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::app::App;
@@ -82,6 +83,14 @@ fn describe() {
         "farebox_async_waiting",
         "Executions that wait for their tenant's turn."
     );
+    describe_ledger();
+    describe_checkpoints();
+}
+
+/// Descriptions of the metrics about the ledger: how large it is, and how far behind what is made
+/// from its journal.
+fn describe_ledger() {
+    use metrics::{describe_counter, describe_gauge};
     describe_gauge!(
         "farebox_ledger_writable",
         "1 while commands are recorded, else 0."
@@ -95,15 +104,28 @@ fn describe() {
         "farebox_ledger_lag",
         "Durable commands that reads do not include yet."
     );
+    describe_gauge!("farebox_ledger_lag_seconds", "Age of the oldest of them.");
+    describe_gauge!(
+        "farebox_ledger_view_lag",
+        "Durable commands that the view on disk does not include yet."
+    );
+    describe_gauge!(
+        "farebox_ledger_view_lag_seconds",
+        "Age of the oldest of them."
+    );
+    describe_gauge!("farebox_ledger_view_bytes", "Bytes of the view on disk.");
     describe_counter!(
         "farebox_ledger_commands_total",
         "Durable commands of the ledger."
     );
     describe_counter!(
         "farebox_ledger_journal_bytes_total",
-        "Bytes written to the journal."
+        "Bytes of the journal in use; it is never shortened."
     );
-    describe_checkpoints();
+    describe_gauge!(
+        "farebox_ledger_journal_segments",
+        "Segments of the journal in use."
+    );
 }
 
 /// Descriptions of the metrics about checkpoints.
@@ -116,6 +138,10 @@ fn describe_checkpoints() {
     describe_gauge!(
         "farebox_checkpoint_lag_entries",
         "Durable entries that no signed checkpoint covers yet."
+    );
+    describe_gauge!(
+        "farebox_checkpoint_lag_seconds",
+        "Age of the oldest of them."
     );
     describe_counter!(
         "farebox_checkpoint_failures_total",
@@ -137,32 +163,57 @@ fn describe_checkpoints() {
 
 /// How far checkpoints are behind the ledger, and each place they go to behind both.
 fn gauge_checkpoints(app: &App) {
-    let set = |name: &'static str, sink: Option<&'static str>, value: u64| {
-        let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
-        match sink {
-            None => metrics::gauge!(name).set(value),
-            Some(sink) => metrics::gauge!(name, "sink" => sink).set(value),
-        }
-    };
     let entries = app.ledger.head().size;
     let signed = app.proof.latest().map_or(0, |latest| latest.size);
-    set("farebox_checkpoint_size", None, signed);
+    set("farebox_checkpoint_size", signed);
     let lag = entries.saturating_sub(signed);
-    set("farebox_checkpoint_lag_entries", None, lag);
+    set("farebox_checkpoint_lag_entries", lag);
+    set_seconds("farebox_checkpoint_lag_seconds", unsigned_us(app, signed));
     for lag in app.proof.lags() {
         let behind = entries.saturating_sub(lag.delivered);
-        let sink = Some(lag.sink);
-        set("farebox_checkpoint_push_lag_entries", sink, behind);
-        set("farebox_checkpoint_push_lag_seconds", sink, lag.seconds);
+        let set = |name: &'static str, value| {
+            metrics::gauge!(name, "sink" => lag.sink).set(wide(value));
+        };
+        set("farebox_checkpoint_push_lag_entries", behind);
+        set("farebox_checkpoint_push_lag_seconds", lag.seconds);
     }
 }
 
-/// All metrics as Prometheus text, gauges as they are now.
-pub(crate) fn render(app: &App) -> String {
-    let set = |name: &'static str, value: u64| {
-        let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
-        metrics::gauge!(name).set(value);
+/// How old the first entry is after the first `signed`; zero if there is none. Reads the journal.
+fn unsigned_us(app: &App, signed: u64) -> u64 {
+    let query = EntryQuery {
+        after: signed,
+        limit: 1,
+        ..EntryQuery::default()
     };
+    let page = match app.ledger.entries(&query) {
+        Ok(page) => page,
+        Err(error) => {
+            tracing::warn!(%error, "the oldest entry that is not signed cannot be read");
+            return 0;
+        }
+    };
+    let age = |at| u64::try_from(app.clock.wall_us().saturating_sub(at)).unwrap_or(0);
+    page.entries.first().map_or(0, |entry| age(entry.at))
+}
+
+fn set(name: &'static str, value: u64) {
+    metrics::gauge!(name).set(wide(value));
+}
+
+fn set_seconds(name: &'static str, micros: u64) {
+    metrics::gauge!(name).set(Duration::from_micros(micros).as_secs_f64());
+}
+
+/// A count as metrics have it: exact up to 2^53.
+fn wide(value: u64) -> f64 {
+    let low = u32::try_from(value % (1 << 32)).unwrap_or(u32::MAX);
+    let high = u32::try_from(value >> 32).unwrap_or(u32::MAX);
+    f64::from(high).mul_add(4_294_967_296.0, f64::from(low))
+}
+
+/// All metrics as Prometheus text, gauges as they are now. Blocks: it may read the journal.
+pub(crate) fn render(app: &App) -> String {
     let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
     let (free, waiting) = app.machine.load();
     set(
@@ -184,6 +235,14 @@ pub(crate) fn render(app: &App) -> String {
         "farebox_ledger_lag",
         health.durable_lsn.saturating_sub(health.absorbed_lsn),
     );
+    set_seconds("farebox_ledger_lag_seconds", health.read_lag_us);
+    set(
+        "farebox_ledger_view_lag",
+        health.durable_lsn.saturating_sub(health.view_lsn),
+    );
+    set_seconds("farebox_ledger_view_lag_seconds", health.view_lag_us);
+    set("farebox_ledger_view_bytes", health.view_bytes);
+    set("farebox_ledger_journal_segments", health.journal_segments);
     metrics::counter!("farebox_ledger_commands_total").absolute(health.durable_lsn);
     metrics::counter!("farebox_ledger_journal_bytes_total").absolute(health.journal_bytes);
     gauge_checkpoints(app);
@@ -260,6 +319,18 @@ pub fn start_log(log: &Log) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_keep_their_value_beyond_32_bits() {
+        for (value, shown) in [
+            (0, "0"),
+            (4_294_967_295, "4294967295"),
+            (4_294_967_296, "4294967296"),
+            (9_007_199_254_740_991, "9007199254740991"),
+        ] {
+            assert_eq!(wide(value).to_string(), shown);
+        }
+    }
 
     #[test]
     fn only_well_formed_trace_ids_are_taken() {

@@ -13,6 +13,7 @@ use crate::writer::Batch;
 /// Runs until the writer has ended.
 pub(crate) fn run(shared: &Arc<Shared>, batches: &Receiver<Batch>) {
     while let Ok(batch) = batches.recv() {
+        shared.absorbing(batch.records.first().map(|(record, _)| record.at()));
         let durable = durable(batch);
         let absorbed = shared.view_mut().absorb(&durable);
         if let Err(fault) = absorbed {

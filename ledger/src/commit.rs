@@ -97,6 +97,7 @@ fn cycle(shared: &Shared, checkpoint: bool) -> Result<bool, Error> {
     if let Some(bytes) = &freeze.checkpoint {
         crate::file::replace_bytes(&checkpoint_path(dir), bytes)?;
     }
+    shared.view_mut().unwritten.written();
     shared.set_committed(|committed| {
         committed.view_lsn = freeze.lsn;
         committed.failed = false;

@@ -294,6 +294,8 @@ impl Ledger {
     pub fn health(&self) -> Health {
         let shared = &self.inner.shared;
         let committed = *shared.committed();
+        let now = shared.clock.now_us();
+        let read_lag_us = shared.read_lag_us(now);
         let view = shared.view();
         Health {
             writable: shared.writable.load(Ordering::Acquire),
@@ -306,6 +308,9 @@ impl Ledger {
             view: view.rows_fault.is_none() && !committed.failed,
             open_holds: u64::try_from(view.state.holds_len()).unwrap_or(u64::MAX),
             journal_bytes: shared.journal_bytes.load(Ordering::Relaxed),
+            journal_segments: view.position.segment.into(),
+            read_lag_us,
+            view_lag_us: view.unwritten.age_us(now),
             view_bytes: view.rows.store().bytes(),
         }
     }

@@ -261,6 +261,13 @@ pub struct Health {
     pub open_holds: u64,
     /// Bytes of the journal's segments in use.
     pub journal_bytes: u64,
+    /// Segments of the journal in use; those that are ready for what comes are not counted.
+    pub journal_segments: u64,
+    /// How long the oldest durable command that reads do not include has been durable, in
+    /// microseconds; zero if there is none.
+    pub read_lag_us: u64,
+    /// The same of the oldest one that the view on disk does not include.
+    pub view_lag_us: u64,
     /// Bytes of the view on disk.
     pub view_bytes: u64,
 }

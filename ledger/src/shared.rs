@@ -8,7 +8,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Micros};
 use crate::denials::Denied;
 use crate::error::Error;
 use crate::index::Index;
@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) queued: AtomicU64,
     /// Bytes of the journal in use.
     pub(crate) journal_bytes: AtomicU64,
+    /// When the first command of the batch was decided that the view takes in now.
+    absorbing: Mutex<Option<Micros>>,
     denied: Mutex<Denied>,
     /// Sealed indexes that were read last.
     indexes: Mutex<VecDeque<Arc<Index>>>,
@@ -104,6 +106,7 @@ impl Shared {
             room: AtomicBool::new(true),
             queued: AtomicU64::new(0),
             journal_bytes: AtomicU64::new(0),
+            absorbing: Mutex::new(None),
             denied: Mutex::new(denied),
             indexes: Mutex::new(VecDeque::new()),
             tree: Mutex::new(None),
@@ -134,8 +137,29 @@ impl Shared {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The view takes in a batch that begins with a command of that time. What waits behind it is
+    /// younger.
+    pub(crate) fn absorbing(&self, since: Option<Micros>) {
+        *self
+            .absorbing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// How old the oldest durable command is that reads do not include.
+    pub(crate) fn read_lag_us(&self, now: Micros) -> u64 {
+        let absorbing = self
+            .absorbing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        absorbing.map_or(0, |since| {
+            u64::try_from(now.saturating_sub(since)).unwrap_or(0)
+        })
+    }
+
     /// The view includes everything up to `lsn`.
     pub(crate) fn absorbed(&self, lsn: u64) {
+        self.absorbing(None);
         *self.absorbed.lock().unwrap_or_else(PoisonError::into_inner) = lsn;
         self.absorbed_more.notify_all();
         let mut committed = self.committed();

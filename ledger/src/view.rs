@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use self::rows::{Frozen, Rows};
+use crate::clock::Micros;
 use crate::entry::{Body, Entry};
 use crate::index::{Index, Sealed};
 use crate::journal::Position;
@@ -84,6 +85,40 @@ pub(crate) struct Durable {
     pub(crate) items: Vec<Item>,
 }
 
+/// Since when the view in memory has more than the one on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Unwritten {
+    /// Of what came after the last freeze, the first command's time.
+    since: Option<Micros>,
+    /// Of what is frozen and not yet on disk, the first command's time.
+    frozen: Option<Micros>,
+}
+
+impl Unwritten {
+    /// A command of that time has come.
+    pub(crate) fn add(&mut self, at: Micros) {
+        self.since.get_or_insert(at);
+    }
+
+    fn freeze(&mut self) {
+        self.frozen = self.frozen.or(self.since);
+        self.since = None;
+    }
+
+    /// What was frozen is on disk.
+    pub(crate) fn written(&mut self) {
+        self.frozen = None;
+    }
+
+    /// How old the oldest of it is.
+    pub(crate) fn age_us(&self, now: Micros) -> u64 {
+        let oldest = self.frozen.or(self.since);
+        oldest.map_or(0, |since| {
+            u64::try_from(now.saturating_sub(since)).unwrap_or(0)
+        })
+    }
+}
+
 /// The state of all reads.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -106,6 +141,8 @@ pub(crate) struct View {
     pub(crate) sealed: Vec<Sealed>,
     /// Why the rows cannot be used any more; they are made again at the next start.
     pub(crate) rows_fault: Option<String>,
+    /// How far the disk is behind.
+    pub(crate) unwritten: Unwritten,
 }
 
 /// What one commit writes.
@@ -135,6 +172,7 @@ impl View {
             sealing: Vec::new(),
             sealed: Vec::new(),
             rows_fault: None,
+            unwritten: Unwritten::default(),
         }
     }
 
@@ -144,6 +182,7 @@ impl View {
         for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
             self.state.apply(lsn, &item.record, &self.bounds)?;
             self.take_entry(lsn, item);
+            self.unwritten.add(item.record.at());
         }
         self.position = durable.position;
         Ok(())
@@ -210,6 +249,7 @@ impl View {
             lsn,
             position: self.position,
         };
+        self.unwritten.freeze();
         let usable = self.rows_fault.is_none();
         let rows = usable.then(|| (self.rows.freeze(), mark));
         Freeze {

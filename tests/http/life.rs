@@ -63,6 +63,24 @@ fn metrics_are_in_prometheus_form_and_name_no_tenant() {
         text.contains("# TYPE") && text.contains("farebox_"),
         "{text}"
     );
+    // What the sizes are and how far everything is behind, each without a label.
+    for gauge in [
+        "journal_segments 1",
+        "journal_bytes_total ",
+        "view_bytes ",
+        "lag 0",
+        "lag_seconds ",
+        "view_lag ",
+        "view_lag_seconds ",
+    ] {
+        let line = format!("\nfarebox_ledger_{gauge}");
+        assert!(text.contains(&line), "no{line} in {text}");
+    }
+    let unsigned = text.lines().find_map(|line| {
+        let value = line.strip_prefix("farebox_checkpoint_lag_seconds ")?;
+        value.parse::<f64>().ok()
+    });
+    assert!(unsigned.unwrap() > 0.0, "{text}");
     for secret in ["acme-secret-name", "tag-value", "exe_"] {
         assert!(!text.contains(secret), "{secret} is in the metrics");
     }

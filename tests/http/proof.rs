@@ -391,6 +391,7 @@ fn checkpoints_leave_the_host_by_file_and_by_url_and_failures_are_tried_again() 
         metrics.contains("farebox_checkpoint_lag_entries 0\n"),
         "{metrics}"
     );
+    assert!(metrics.contains("farebox_checkpoint_lag_seconds 0\n"));
     let notes = std::fs::read_to_string(&file).unwrap();
     assert_eq!(opened(notes.trim_end(), &key), (size, root));
     // The last one, signed when the server ends, is delivered too.

@@ -1,5 +1,6 @@
 //! What keeps the server running: health, readiness, metrics, and the document of the API.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix_web::HttpResponse;
@@ -66,7 +67,8 @@ pub(crate) async fn readyz(call: Call) -> Answer {
 #[utoipa::path(get, path = "/metrics", tag = "operations", security(()),
     responses((status = 200, content_type = "text/plain", body = String)))]
 pub(crate) async fn metrics(call: Call) -> Answer {
-    let text = telemetry::render(&call.app);
+    let app = Arc::clone(&call.app);
+    let text = call.app.blocking(move || telemetry::render(&app)).await?;
     Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(text))

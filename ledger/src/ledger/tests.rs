@@ -352,3 +352,44 @@ fn a_hold_keeps_the_price_of_its_instant() {
     );
     assert_eq!(ledger.rate_cards().len(), 2);
 }
+
+#[test]
+fn lag_is_the_age_of_the_oldest_command_that_is_not_included() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = HandClock::at(MONDAY);
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    let lags = |ledger: &Ledger| {
+        let health = caught_up(ledger).health();
+        (health.read_lag_us, health.view_lag_us)
+    };
+    assert_eq!(lags(&ledger), (0, 0));
+    ledger.now_act(card_act()).unwrap();
+    clock.set(MONDAY + 5_000_000);
+    ledger.now_act(act("later")).unwrap();
+    assert_eq!(lags(&ledger), (0, 5_000_000));
+    // Nothing is taken in while somebody reads.
+    let shared = &ledger.inner.shared;
+    let reading = shared.view();
+    ledger.now_act(act("unseen")).unwrap();
+    clock.set(MONDAY + 7_000_000);
+    let mut lag = 0;
+    for _ in 0..1_000_000 {
+        lag = shared.read_lag_us(clock.get());
+        if lag > 0 {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    drop(reading);
+    assert!((1_900_000..=2_000_000).contains(&lag), "{lag}");
+    assert_eq!(lags(&ledger), (0, 7_000_000));
+    let segments = ledger.health().journal_segments;
+    drop(ledger);
+    // After a crash too, until it is written.
+    let ledger = Ledger::open(options(dir.path()), clock.clone()).unwrap();
+    assert_eq!(lags(&ledger), (0, 7_000_000));
+    assert_eq!((segments, ledger.health().journal_segments), (1, 1));
+    ledger.close().unwrap();
+    let ledger = Ledger::open(options(dir.path()), clock).unwrap();
+    assert_eq!(lags(&ledger), (0, 0));
+}

@@ -11,7 +11,7 @@ use crate::journal::Position;
 use crate::options::Options;
 use crate::record::Record;
 use crate::view::store::Store;
-use crate::view::{Durable, Mark, View};
+use crate::view::{Durable, Mark, Unwritten, View};
 use crate::walk::{self, Start};
 
 /// Settlements added to the rows between two commits while a view is made again.
@@ -126,6 +126,9 @@ fn replay_frame(view: &mut View, durable: &Durable, rows_lsn: u64) -> Result<u64
             view.replay_item(lsn, item).map_err(fault)?;
             view.position = durable.position;
         }
+        if lsn > rows_lsn {
+            view.unwritten.add(item.record.at());
+        }
         let Record::Entry(entry) = &item.record else {
             continue;
         };
@@ -160,5 +163,6 @@ pub(crate) fn write_rows(view: &mut View, mark: Mark) -> Result<(), Error> {
         .map(|(key, value)| (key.as_ref(), value.as_slice()));
     view.rows.store().commit(rows, &commit::encode(&mark))?;
     view.rows.committed();
+    view.unwritten = Unwritten::default();
     Ok(())
 }
