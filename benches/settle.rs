@@ -191,6 +191,7 @@ fn options(dir: PathBuf) -> Options {
         tags_max: 32,
         text_bytes_max: 512,
         fold_entries_max: 500_000,
+        detail_months: 0,
         denials_ring: 1_000,
         denial_counters_max: 10_000,
     }

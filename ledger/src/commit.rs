@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Micros;
 use crate::error::Error;
 use crate::journal::segment;
 use crate::shared::{Committed, Shared, Stop};
+use crate::view::row::{self, Grain};
 use crate::view::{Freeze, Mark, checkpoint_path};
+
+/// Days removed in one cycle: a fraction of a second.
+const SWEEP_MAX: usize = 20_000;
 
 /// Cycles with changes after which a checkpoint is written even if few commands came.
 const CHECKPOINT_CYCLES: u32 = 8;
@@ -24,6 +29,7 @@ pub(crate) fn stale_path(dir: &Path) -> PathBuf {
 pub(crate) fn run(shared: &Arc<Shared>) {
     let interval = Duration::from_millis(shared.options.view_flush_ms);
     let mut cycles = 0;
+    let mut swept = Micros::MIN;
     loop {
         let wanted = shared.wait_commit(interval);
         if wanted.stop == Some(Stop::Abandon) {
@@ -31,7 +37,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
         }
         let last = wanted.stop.is_some();
         let checkpoint = last || checkpoint_is_due(shared, &wanted, cycles);
-        match guarded_cycle(shared, checkpoint) {
+        match guarded_cycle(shared, checkpoint, &mut swept) {
             Ok(changed) => {
                 cycles = if checkpoint {
                     0
@@ -58,8 +64,12 @@ fn checkpoint_is_due(shared: &Shared, done: &Committed, cycles: u32) -> bool {
 
 /// A cycle whose panic, the database's way to tell of damage, is a failure like others: a commit
 /// thread that was gone would leave the writer waiting for it.
-fn guarded_cycle(shared: &Shared, checkpoint: bool) -> Result<bool, Error> {
-    let guarded = catch_unwind(AssertUnwindSafe(|| cycle(shared, checkpoint)));
+fn guarded_cycle(shared: &Shared, checkpoint: bool, swept: &mut Micros) -> Result<bool, Error> {
+    let guarded = catch_unwind(AssertUnwindSafe(|| {
+        let changed = cycle(shared, checkpoint)?;
+        sweep(shared, swept)?;
+        Ok(changed)
+    }));
     guarded.unwrap_or(Err(Error::Thread { thread: "commit" }))
 }
 
@@ -78,7 +88,9 @@ fn cycle(shared: &Shared, checkpoint: bool) -> Result<bool, Error> {
     if nothing_new && !done.failed {
         return Ok(false);
     }
-    let freeze = shared.view_mut().freeze(checkpoint);
+    let freeze = shared
+        .view_mut()
+        .freeze(checkpoint, shared.options.detail_months);
     let dir = &shared.options.dir;
     write_indexes(shared, &freeze)?;
     match &freeze.rows {
@@ -98,6 +110,11 @@ fn cycle(shared: &Shared, checkpoint: bool) -> Result<bool, Error> {
         crate::file::replace_bytes(&checkpoint_path(dir), bytes)?;
     }
     shared.view_mut().unwritten.written();
+    // Only now: what closed these months is in the mark, so that no replay adds to them.
+    let detail_from = freeze.detail_from.filter(|_| freeze.rows.is_some());
+    if let Some(at) = detail_from.filter(|at| *at > store.detail_from()) {
+        store.set_detail_from(at)?;
+    }
     shared.set_committed(|committed| {
         committed.view_lsn = freeze.lsn;
         committed.failed = false;
@@ -106,6 +123,29 @@ fn cycle(shared: &Shared, checkpoint: bool) -> Result<bool, Error> {
         }
     });
     Ok(true)
+}
+
+/// Removes days that need not be kept, a bounded number each time; `swept` says up to where all of
+/// them have been looked for.
+fn sweep(shared: &Shared, swept: &mut Micros) -> Result<(), Error> {
+    let view = shared.view();
+    let store = Arc::clone(view.rows.store());
+    let until = store.detail_from();
+    if until <= *swept {
+        return Ok(());
+    }
+    let tenants = view.state.tenant_names();
+    drop(view);
+    let mut left = SWEEP_MAX;
+    for tenant in tenants {
+        let key = |number| row::start(&tenant, Grain::Day, number);
+        left -= store.remove(key(0), key(row::day_number(until)), left)?;
+        if left == 0 {
+            return Ok(());
+        }
+    }
+    *swept = until;
+    Ok(())
 }
 
 fn write_indexes(shared: &Shared, freeze: &Freeze) -> Result<(), Error> {

@@ -315,6 +315,12 @@ impl Ledger {
         }
     }
 
+    /// What its threads share.
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
     /// Answers what is queued, then writes checkpoint and view, and ends the threads. Commands
     /// after it are refused, also through other clones.
     pub fn close(self) -> Result<(), Error> {

@@ -52,6 +52,9 @@ pub struct Options {
     pub text_bytes_max: u64,
     /// Entries that one page of usage may read, where groups or filters need them one by one.
     pub fold_entries_max: usize,
+    /// Months before the current one whose days stay in the view once they are closed; 0 keeps all.
+    /// What goes is told from the entries then.
+    pub detail_months: u32,
     /// Refusals that are remembered one by one.
     pub denials_ring: usize,
     /// Counters of refusals (tenant, quota, minute) that are kept.
@@ -73,6 +76,7 @@ impl Options {
         at_least("batch_max", wide(self.batch_max), 1, 1 << 14);
         let fold = wide(self.fold_entries_max);
         at_least("fold_entries_max", fold, 1, 10_000_000);
+        at_least("detail_months", self.detail_months.into(), 0, 1_200);
         at_least("view_flush_ms", self.view_flush_ms, 10, 60_000);
         at_least("view_cache_bytes", self.view_cache_bytes, 1 << 20, 1 << 40);
         at_least("tail_max", self.tail_max, 1_000, 100_000_000);

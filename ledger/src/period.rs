@@ -171,6 +171,17 @@ pub(crate) fn all(state: &State, at: Micros) -> Vec<PeriodState> {
     periods
 }
 
+/// From when on days are kept, if `months` before the current one are to be: all before are closed.
+pub(crate) fn detail_from(state: &State, months: u32) -> Option<Micros> {
+    let first = Period::of(state.since()?);
+    let kept = Period(Period::of(state.at).0.checked_sub(months)?);
+    let mut period = first;
+    while period < kept && state.closed(period).is_some() {
+        period = period.next();
+    }
+    (months > 0 && period > first).then(|| period.start())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

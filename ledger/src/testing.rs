@@ -57,6 +57,7 @@ pub(crate) fn options(dir: &Path) -> Options {
         tags_max: 8,
         text_bytes_max: 256,
         fold_entries_max: 10_000,
+        detail_months: 0,
         denials_ring: 16,
         denial_counters_max: 64,
     }

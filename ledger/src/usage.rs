@@ -18,12 +18,13 @@ use crate::codec;
 use crate::entry::{Body, Hold};
 use crate::error::QueryError;
 use crate::money::Money;
+use crate::period::Period;
 use crate::quantity::{Meter, Quantities};
 use crate::query::{AsOf, GroupBy, UsageItem, UsageQuery, UsageReport};
 use crate::quota::Window;
 use crate::shared::Shared;
 use crate::view::View;
-use crate::view::row::{SLOT_US, Sums};
+use crate::view::row::{Grain, SLOT_US, Sums};
 
 /// Windows that one question may span.
 const WINDOWS_MAX: i64 = 20_000;
@@ -93,12 +94,24 @@ struct Summed {
 /// Answers the question.
 pub(crate) fn usage(shared: &Shared, query: &UsageQuery) -> Result<UsageReport, QueryError> {
     let plan = plan(query)?;
-    let summed = if plan.rows_tell() {
-        rows::sum(shared, &plan)?
-    } else {
-        fold::sum(shared, &plan)?
-    };
-    Ok(plan.report(summed))
+    if plan.rows_tell() && has_days(shared, &plan) {
+        let summed = rows::sum(shared, &plan)?;
+        // Days may have gone while they were read.
+        if has_days(shared, &plan) {
+            return Ok(plan.report(summed));
+        }
+    }
+    Ok(plan.report(fold::sum(shared, &plan)?))
+}
+
+/// Whether the view keeps all the rows that windows are summed up from.
+fn has_days(shared: &Shared, plan: &Plan<'_>) -> bool {
+    let kept_from = shared.view().rows.store().detail_from();
+    rows::grain(plan) == Grain::Month
+        || plan
+            .windows
+            .first()
+            .is_none_or(|first| first.start >= kept_from)
 }
 
 /// What the rows of all windows of a question by tenant come to; and what `also` finds in the view
@@ -108,7 +121,17 @@ pub(crate) fn totals<T>(
     query: &UsageQuery,
     also: impl Fn(&View) -> T,
 ) -> Result<(AsOf, BTreeMap<String, Sums>, T), QueryError> {
-    rows::totals(shared, &plan(query)?, also)
+    let plan = plan(query)?;
+    let totals = rows::totals(shared, &plan, also)?;
+    if has_days(shared, &plan) {
+        return Ok(totals);
+    }
+    let kept = Period::of(shared.view().rows.store().detail_from());
+    let fault = format!(
+        "must not be before {kept}: the view keeps the days of closed months no longer \
+         (ledger.detail_months); usage and exports are told from the journal"
+    );
+    Err(invalid("from", fault))
 }
 
 fn invalid(field: &'static str, fault: impl Into<String>) -> QueryError {
@@ -419,5 +442,7 @@ fn decode(text: &str) -> Option<Cursor> {
     postcard::from_bytes(&bytes?).ok()
 }
 
+#[cfg(test)]
+mod detail;
 #[cfg(test)]
 mod tests;

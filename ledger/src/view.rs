@@ -18,6 +18,7 @@ use crate::entry::{Body, Entry};
 use crate::index::{Index, Sealed};
 use crate::journal::Position;
 use crate::merkle::{Frontier, Hash};
+use crate::period;
 use crate::query::AsOf;
 use crate::record::Record;
 use crate::state::{Bounds, State};
@@ -156,6 +157,8 @@ pub(crate) struct Freeze {
     pub(crate) indexes: Vec<Arc<Index>>,
     /// The last command included.
     pub(crate) lsn: u64,
+    /// From when on days are to be kept, if not all.
+    pub(crate) detail_from: Option<Micros>,
 }
 
 impl View {
@@ -242,7 +245,7 @@ impl View {
     }
 
     /// Takes out what a commit is to write.
-    pub(crate) fn freeze(&mut self, checkpoint: bool) -> Freeze {
+    pub(crate) fn freeze(&mut self, checkpoint: bool, detail_months: u32) -> Freeze {
         let lsn = self.state.lsn;
         let mark = Mark {
             ledger: self.ledger,
@@ -257,6 +260,7 @@ impl View {
             checkpoint: checkpoint.then(|| self.checkpoint()),
             indexes: self.sealing.clone(),
             lsn,
+            detail_from: period::detail_from(&self.state, detail_months),
         }
     }
 

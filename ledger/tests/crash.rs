@@ -62,6 +62,7 @@ fn open(dir: &Path) -> Ledger {
         tags_max: 1,
         text_bytes_max: 64,
         fold_entries_max: 10_000,
+        detail_months: 0,
         denials_ring: 1,
         denial_counters_max: 1,
     };

@@ -48,7 +48,8 @@ pub(super) fn sum(shared: &Shared, plan: &Plan<'_>) -> Result<Summed, QueryError
         let fault = format!(
             "begins a {} of more than the {} entries (ledger.fold_entries_max) or {SEGMENTS_MAX} \
              journal segments that a page may read; ask for shorter windows or for one tenant, or \
-             group and filter by tenant, project, function and meter only",
+             group and filter by tenant, project, function and meter only, by months in UTC where \
+             the days have gone from the view (ledger.detail_months)",
             plan.query.window.name(),
             selection.most,
         );

@@ -107,7 +107,7 @@ fn finish(
 }
 
 /// Months in UTC have rows of their own.
-fn grain(plan: &Plan<'_>) -> Grain {
+pub(super) fn grain(plan: &Plan<'_>) -> Grain {
     if plan.query.window == Window::Month && plan.query.timezone == "UTC" {
         Grain::Month
     } else {

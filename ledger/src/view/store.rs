@@ -1,10 +1,12 @@
-//! The database under the view: four calls, and sled behind them. Nothing else names sled.
+//! The database under the view: a few calls, and sled behind them. Nothing else names sled.
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::clock::Micros;
 use crate::error::Error;
 
 /// Rows and one head mark.
@@ -14,9 +16,12 @@ pub(crate) struct Store {
     db: sled::Db,
     rows: sled::Tree,
     head: sled::Tree,
+    detail_from: AtomicI64,
 }
 
 const HEAD: &[u8] = b"head";
+/// Names the instant before which days may be missing.
+const DETAIL: &[u8] = b"detail";
 
 impl Store {
     /// Opens the database, or makes an empty one. A snapshot that sled was writing when it was
@@ -50,12 +55,43 @@ impl Store {
             Ok(opened) => opened.map_err(io::Error::from).map_err(failed("open"))?,
             Err(_panic) => return Err(failed("open")(io::Error::other("the database panicked"))),
         };
+        let detail = head.get(DETAIL);
+        let detail = detail.map_err(io::Error::from).map_err(failed("read"))?;
+        let detail = detail.and_then(|bytes| bytes.as_ref().try_into().ok());
         Ok(Self {
             path: path.to_owned(),
             db,
             rows,
             head,
+            detail_from: AtomicI64::new(detail.map_or(Micros::MIN, Micros::from_be_bytes)),
         })
+    }
+
+    /// The instant before which days may be missing.
+    pub(crate) fn detail_from(&self) -> Micros {
+        self.detail_from.load(Ordering::SeqCst)
+    }
+
+    /// Says that days before `at` may be missing, durably, before any of them is.
+    pub(crate) fn set_detail_from(&self, at: Micros) -> Result<(), Error> {
+        self.head
+            .insert(DETAIL, &at.to_be_bytes())
+            .map_err(|error| self.failed("write", error))?;
+        self.flush()?;
+        self.detail_from.store(at, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Removes rows from `from` up to but not `to`, at most so many; says how many.
+    pub(crate) fn remove(&self, from: Vec<u8>, to: Vec<u8>, most: usize) -> Result<usize, Error> {
+        let mut removed = 0;
+        for row in self.scan(from, to).take(most) {
+            self.rows
+                .remove(row?.0)
+                .map_err(|error| self.failed("remove from", error))?;
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     /// A row.
