@@ -6,7 +6,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ledger::{Copied, Progress, copy_journal};
@@ -166,17 +167,22 @@ fn must_be_empty(path: &Path) -> Result<(), BackupError> {
 
 /// Copies the files below `from`, if there is such a directory; what vanishes meanwhile, drafts and
 /// links are left out.
+///
+/// Whoever took the server over may put links there, and this may be root: none is followed, also
+/// where one comes meanwhile.
 fn copy_dir(from: &Path, to: &Path, depth: u32) -> Result<(), BackupError> {
-    let entries = match fs::read_dir(from) {
+    let directory = match open(from, OFlag::O_DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.map_err(failed("list", from))?,
+        opened => opened.map_err(failed("open the directory", from))?,
     };
+    let held = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    let entries = fs::read_dir(&held).map_err(failed("list", from))?;
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(to);
     made.map_err(failed("make", to))?;
     for entry in entries {
         let entry = entry.map_err(failed("list", from))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let (source, target) = (held.join(entry.file_name()), to.join(entry.file_name()));
         let kind = entry.file_type().map_err(failed("look at", &source))?;
         let ending = source.extension();
         let is_draft = ending.is_some_and(|ending| ending == "new" || ending == "tmp");
@@ -190,15 +196,19 @@ fn copy_dir(from: &Path, to: &Path, depth: u32) -> Result<(), BackupError> {
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<(), BackupError> {
-    let mut options = OpenOptions::new();
-    let options = options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits());
-    let source = match options.open(from) {
+    let source = match open(from, OFlag::O_NONBLOCK) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened.map_err(failed("read", from))?,
+        opened => opened.map_err(failed("read", to))?,
     };
     let write = || -> io::Result<()> {
+        let found = source.metadata()?;
+        if !found.is_file() || found.nlink() != 1 {
+            return Err(io::Error::other(
+                "the source is no file, or has a second name",
+            ));
+        }
         // No more than there is now: it may grow as fast as it is copied.
-        let bytes = source.metadata()?.len();
+        let bytes = found.len();
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(to)?;
@@ -206,6 +216,12 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), BackupError> {
         file.sync_all()
     };
     write().map_err(failed("write", to))
+}
+
+fn open(path: &Path, flags: OFlag) -> io::Result<File> {
+    let flags = flags | OFlag::O_NOFOLLOW;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags.bits()).open(path)
 }
 
 fn sync(dir: &Path) -> Result<(), BackupError> {
@@ -245,6 +261,14 @@ mod tests {
         assert_eq!(mode(&to.join("1-a.key")), 0o600);
         assert_eq!(mode(&to.join("ledger")), 0o700);
         assert!(copy_file(&from.join("link.key"), &to.join("x")).is_err());
+        fs::hard_link(from.join("1-a.key"), from.join("other.key")).unwrap();
+        assert!(copy_file(&from.join("1-a.key"), &to.join("x")).is_err());
+        symlink(&from, top.path().join("linked")).unwrap();
+        let linked = copy_dir(&top.path().join("linked"), &top.path().join("none"), 0);
+        assert!(
+            matches!(linked, Err(BackupError::File { .. })),
+            "{linked:?}"
+        );
         copy_dir(&top.path().join("absent"), &top.path().join("none"), 0).unwrap();
         assert!(!top.path().join("none").exists());
     }
