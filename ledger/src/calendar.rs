@@ -89,6 +89,11 @@ pub(crate) fn spans(zone: &TimeZone, window: Window, from: Micros, to: Micros) -
     spans
 }
 
+/// The month around an instant in UTC; all of time where the calendar ends.
+pub(crate) fn month(at: Micros) -> Span {
+    span(&TimeZone::UTC, Window::Month, at).unwrap_or(Span::EVER)
+}
+
 /// The month of an instant in UTC, counted from year 0.
 pub(crate) fn month_number(at: Micros) -> u32 {
     let date = local(&TimeZone::UTC, at).map(|zoned| zoned.date());

@@ -15,7 +15,7 @@ use crate::journal::RECORD_MAX;
 use crate::journal::reader::Rest;
 use crate::journal::segment;
 use crate::query::{AsOf, ChargeQuery};
-use crate::record::Record;
+use crate::record;
 use crate::shared::Shared;
 use crate::walk::{self, Start};
 
@@ -53,13 +53,12 @@ impl<'a> Records<'a> {
             return Err(fault("a record is too long".to_owned()));
         }
         let bytes = self.bytes(segment, offset.into(), length)?;
-        match Record::decode(bytes).map_err(fault)? {
-            Record::Entry(entry) if entry.kind() != EntryKind::Acted => Ok(entry),
-            Record::Entry(_) | Record::Hold(_) | Record::Release(_) => {
-                let what = "the index names a record that charges nothing";
-                Err(fault(what.to_owned()))
-            }
-        }
+        let entry = record::whole(bytes).map_err(fault)?;
+        let charge = entry.filter(|entry| entry.kind() != EntryKind::Acted);
+        charge.map(Arc::new).ok_or_else(|| {
+            let what = "the index names a record that charges nothing";
+            fault(what.to_owned())
+        })
     }
 
     /// The bytes at an offset of a segment; fewer at the end of the file.
@@ -247,13 +246,10 @@ pub fn read_entries(dir: &Path, on: &mut dyn FnMut(&Entry) -> bool) -> Result<u6
         if !more {
             return Ok(());
         }
-        for item in walk::decode(number, frame, false)?.items {
-            if let Record::Entry(entry) = &item.record {
-                last = entry.seq;
-                more = more && on(entry);
-            }
-        }
-        Ok(())
+        walk::entries(number, frame, |entry| {
+            last = entry.seq;
+            more = more && on(entry);
+        })
     })?;
     match finish.rest {
         Rest::Damaged { .. } => {

@@ -99,7 +99,7 @@ fn cycle(shared: &Shared, checkpoint: bool) -> Result<bool, Error> {
                 .iter()
                 .map(|(key, value)| (key.as_ref(), value.as_slice()));
             if let Err(error) = store.commit(rows, &encode(mark)) {
-                shared.view_mut().rows.not_committed(frozen);
+                shared.view_mut().rows.not_committed();
                 return Err(error);
             }
             shared.view_mut().rows.committed();

@@ -7,20 +7,21 @@ mod check;
 mod effect;
 mod reduce;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::adjust::Party;
 use crate::clock::Micros;
 use crate::command::{Act, Effect, HoldRequest, Settlement};
-use crate::entry::{Acted, Body, Hold, Settled};
+use crate::entry::{Acted, Body, Funding};
 use crate::id::Id;
 use crate::money::Money;
 use crate::options::Options;
 use crate::quantity::{Ceiling, OnLow, Quantities};
 use crate::query::Estimate;
 use crate::quota::{Cause, Mode, Violation};
-use crate::rate::Price;
-use crate::record::Release;
+use crate::rate::{Charge, Price};
+use crate::record::{HoldRef, OpenHold, Release, Run, SettledRef, SettlementRef};
 use crate::rejection::Rejection;
 use crate::state::{Amounts, Bounds, Card, Places, Rule, State, Tenant};
 
@@ -67,16 +68,14 @@ impl Terms {
     }
 
     /// The hold.
-    pub(crate) fn open(self, request: HoldRequest) -> Arc<Hold> {
-        Arc::new(Hold {
+    pub(crate) fn open(self, request: &HoldRequest) -> HoldRef<'_> {
+        let tags = request.tags.iter();
+        HoldRef {
             id: request.hold,
             execution: request.execution,
-            tenant: request.tenant,
-            project: request.project,
-            function: request.function,
-            key: request.key,
-            image: request.image,
-            tags: request.tags,
+            run: Run::of(request),
+            image: &request.image,
+            tags: tags.map(|(key, value)| (&**key, &**value)).collect(),
             granted: self.granted,
             reduced: self.granted != request.ceiling,
             quantities: self.quantities,
@@ -84,7 +83,46 @@ impl Terms {
             rate_card: self.rate_card,
             opened_at: self.opened_at,
             idempotency: request.idempotency,
-        })
+        }
+    }
+}
+
+/// How a hold would end with a charge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Charged {
+    /// The hold.
+    pub(crate) hold: Arc<OpenHold>,
+    /// What is charged: the lesser of measured and held.
+    pub(crate) posted: Quantities,
+    /// What was measured above it.
+    pub(crate) overrun: Quantities,
+    /// What it costs.
+    pub(crate) charge: Charge,
+    /// What of that is paid from credit.
+    pub(crate) funded: Vec<Funding>,
+}
+
+impl Charged {
+    /// The settlement with this number and time.
+    pub(crate) fn enter<'a>(
+        &'a self,
+        seq: u64,
+        at: Micros,
+        settlement: &'a Settlement,
+    ) -> SettlementRef<'a> {
+        SettlementRef {
+            seq,
+            at,
+            hold: self.hold.bytes(),
+            settled: SettledRef {
+                posted: self.posted,
+                overrun: self.overrun,
+                charge: Cow::Borrowed(&self.charge),
+                funded: Cow::Borrowed(&self.funded),
+                outcome: &settlement.outcome,
+                estimated: settlement.estimated,
+            },
+        }
     }
 }
 
@@ -106,7 +144,7 @@ pub(crate) fn hold(desk: Desk<'_>, request: &HoldRequest) -> Result<Terms, Rejec
     }
     let card = desk.state.card_for(tenant, desk.at);
     let card = card.ok_or(Rejection::NoRateCard)?;
-    let places = tenant.places(&request.project, request.function.as_deref(), &request.key);
+    let places = tenant.places(&Run::of(request));
     let case = Case {
         desk,
         tenant,
@@ -286,41 +324,37 @@ pub(crate) fn lacking_credit(tenant: &Tenant, need: &Amounts, at: Micros) -> Opt
 }
 
 /// Ends a hold with a charge for the lesser of measured and held.
-pub(crate) fn settle(desk: Desk<'_>, settlement: Settlement) -> Result<Settled, Rejection> {
+pub(crate) fn settle(desk: Desk<'_>, settlement: &Settlement) -> Result<Charged, Rejection> {
     check::text(desk.options, "outcome", &settlement.outcome)?;
     let not_open = Rejection::HoldNotOpen {
         hold: settlement.hold,
     };
-    let hold = desk.state.hold(&settlement.hold).ok_or(not_open)?;
+    let (hold, tenant) = desk.state.hold_of(&settlement.hold).ok_or(not_open)?;
     let posted = settlement.measured.min(&hold.quantities);
     // What was held could be priced, so what is posted can be, by the same card.
-    let card = desk.state.card(hold.rate_card);
-    let tenant = desk.state.tenant(&hold.tenant);
-    let (card, tenant) = card.zip(tenant).ok_or_else(unbounded)?;
+    let card = desk.state.card(hold.rate_card).ok_or_else(unbounded)?;
     let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
     let charge = card.card.charge(&posted, month).ok_or_else(unbounded)?;
-    Ok(Settled {
+    Ok(Charged {
         hold: Arc::clone(hold),
         posted,
         overrun: settlement.measured.above(&hold.quantities),
         funded: tenant.credit.draw(hold.opened_at, charge.total),
         charge,
-        outcome: settlement.outcome,
-        estimated: settlement.estimated,
     })
 }
 
 /// Ends a hold without a charge.
-pub(crate) fn release(desk: Desk<'_>, hold: Id, reason: String) -> Result<Arc<Release>, Rejection> {
+pub(crate) fn release(desk: Desk<'_>, hold: Id, reason: String) -> Result<Release, Rejection> {
     check::text(desk.options, "reason", &reason)?;
     if desk.state.hold(&hold).is_none() {
         return Err(Rejection::HoldNotOpen { hold });
     }
-    Ok(Arc::new(Release {
+    Ok(Release {
         hold,
         at: desk.at,
         reason,
-    }))
+    })
 }
 
 /// Records an act; an approval, as the adjustment that is approved.

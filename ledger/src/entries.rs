@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::entry::Entry;
 use crate::error::{Error, Fault, QueryError};
@@ -10,7 +9,7 @@ use crate::id::Id;
 use crate::index::{Filter, Index, Sealed};
 use crate::journal::{reader, segment};
 use crate::query::{AsOf, EntryPage, EntryQuery};
-use crate::record::{self, Record};
+use crate::record;
 use crate::shared::Shared;
 
 /// Entries a page.
@@ -196,14 +195,11 @@ fn entry(dir: &Path, file: &File, place: (u32, u32)) -> Result<Entry, Error> {
 }
 
 fn decode(place: (u32, u32), bytes: &[u8]) -> Result<Entry, Error> {
-    match Record::decode(bytes).map_err(|what| damaged(place, 0, what))? {
-        Record::Entry(entry) => Ok(Arc::unwrap_or_clone(entry)),
-        Record::Hold(_) | Record::Release(_) => Err(damaged(
-            place,
-            0,
-            "the index names a record that is no entry".to_owned(),
-        )),
-    }
+    let entry = record::whole(bytes).map_err(|what| damaged(place, 0, what))?;
+    entry.ok_or_else(|| {
+        let what = "the index names a record that is no entry".to_owned();
+        damaged(place, 0, what)
+    })
 }
 
 fn stored_bytes(dir: &Path, file: &File, place: (u32, u32)) -> Result<Vec<u8>, Error> {

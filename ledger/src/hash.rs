@@ -77,6 +77,10 @@ impl Hasher for Folded {
         self.fold(u64::from(byte) | 1 << 32);
     }
 
+    fn write_u32(&mut self, word: u32) {
+        self.fold(u64::from(word));
+    }
+
     fn write_u64(&mut self, word: u64) {
         self.fold(word);
     }

@@ -9,11 +9,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Micros;
-use crate::entry::{Body, Entry, EntryKind};
+use crate::entry::EntryKind;
 use crate::error::Error;
 use crate::file;
 use crate::hash::Map;
 use crate::id::Id;
+use crate::record::Record;
 
 const MAGIC: [u8; 8] = *b"FBXIDX02";
 
@@ -106,20 +107,26 @@ impl Index {
         }
     }
 
-    /// Takes in the next entry, which lies at `offset`.
-    pub(crate) fn push(&mut self, entry: &Entry, offset: u32) {
-        let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
-        let tenant = entry.tenant().map_or(NOBODY, |name| self.name(name));
-        let mut age = 0;
-        if let Body::Settled(settled) = &entry.body {
-            age = u64::try_from(entry.at.saturating_sub(settled.hold.opened_at)).unwrap_or(0);
-            self.executions.push((settled.hold.execution, place));
-            self.executions_by.insert(settled.hold.execution, place);
-        }
+    /// Takes in the next entry, which lies at `offset`; other records are left out.
+    pub(crate) fn push(&mut self, record: &Record, offset: u32) {
+        let (age, kind, tenant) = match record {
+            Record::Hold(_) | Record::Release(_) => return,
+            Record::Settled(posting) => {
+                let hold = &posting.hold;
+                let age = posting.at.saturating_sub(hold.opened_at);
+                let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
+                self.executions.push((hold.execution, place));
+                self.executions_by.insert(hold.execution, place);
+                let tenant = hold.whose().map(|whose| whose.tenant);
+                (age, EntryKind::Settled, tenant)
+            }
+            Record::Entered(entry) => (0, entry.kind(), entry.tenant()),
+        };
+        let tenant = tenant.map_or(NOBODY, |name| self.name(name));
         self.offsets.push(offset);
-        self.ats.push(entry.at);
-        self.ages.push(age);
-        self.kinds.push(entry.kind());
+        self.ats.push(record.at());
+        self.ages.push(u64::try_from(age).unwrap_or(0));
+        self.kinds.push(kind);
         self.tenants.push(tenant);
     }
 

@@ -29,7 +29,7 @@ use crate::reconcile::{self, Reconciled};
 use crate::recover::{self, Recovered};
 use crate::rejection::Rejection;
 use crate::shared::{Shared, Stop};
-use crate::state::{Subject, Tenant};
+use crate::state::{Bounds, Subject, Tenant};
 use crate::ticket::{Answer, Ticket, ticket};
 use crate::usage;
 use crate::writer::{Command, Writer};
@@ -91,6 +91,7 @@ impl Ledger {
         let shared = Arc::new(Shared::new(options, clock, view, committed));
         shared.journal_bytes.store(journal_bytes, Ordering::Relaxed);
         let writer = Writer {
+            bounds: Bounds::of(&shared.options),
             frame_bytes: 0,
             shared: Arc::clone(&shared),
             journal,

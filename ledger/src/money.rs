@@ -62,7 +62,8 @@ impl Money {
         let rate = u128::try_from(self.0).ok()?;
         let product = quantity.checked_mul(rate)?;
         let unit = u128::from(unit_size);
-        let (whole, rest) = (product.checked_div(unit)?, product.checked_rem(unit)?);
+        let whole = product.checked_div(unit)?;
+        let rest = product - whole * unit;
         let up = match how {
             Rounding::Up => rest != 0,
             Rounding::HalfEven => {

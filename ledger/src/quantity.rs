@@ -38,6 +38,11 @@ impl Meter {
         Self::StorageByteMs,
     ];
 
+    /// Its place in [`Meter::MEASURED`]; `None` for `Cost`.
+    pub(crate) fn place(self) -> Option<usize> {
+        Self::MEASURED.iter().position(|meter| *meter == self)
+    }
+
     /// The name in JSON, configuration and logs.
     pub fn name(self) -> &'static str {
         match self {

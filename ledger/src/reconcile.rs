@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::calendar::DAY_US;
 use crate::clock::Micros;
-use crate::entry::{Body, Entry};
+use crate::entry::Body;
 use crate::error::{Error, Fault, QueryError};
 use crate::id::Id;
 use crate::journal::reader::{Reader, Step};
@@ -13,7 +13,7 @@ use crate::journal::segment;
 use crate::quantity::{Meter, Quantities};
 use crate::query::{AsOf, GroupBy, Only, UsageQuery};
 use crate::quota::Window;
-use crate::record::Record;
+use crate::record::{Posting, Record};
 use crate::shared::Shared;
 use crate::state::{Amounts, amounts};
 use crate::usage;
@@ -304,38 +304,36 @@ impl Scan {
             Record::Release(release) => {
                 self.open.remove(&release.hold);
             }
-            Record::Entry(entry) => self.enter(entry, (from, to)),
+            Record::Settled(posting) => {
+                self.entries += 1;
+                self.settled(posting, (from, to));
+            }
+            Record::Entered(entry) => {
+                self.entries += 1;
+                if let Body::Adjusted(adjusted) = &entry.body
+                    && (from..to).contains(&entry.at)
+                {
+                    let used = self.used.entry(adjusted.tenant.clone()).or_default();
+                    used.posted.add(&amounts(adjusted));
+                }
+            }
         }
     }
 
-    fn enter(&mut self, entry: &Entry, (from, to): (Micros, Micros)) {
-        self.entries += 1;
-        let settled = match &entry.body {
-            Body::Settled(settled) => settled,
-            Body::Adjusted(adjusted) if (from..to).contains(&entry.at) => {
-                let used = self.used.entry(adjusted.tenant.clone()).or_default();
-                used.posted.add(&amounts(adjusted));
-                return;
-            }
-            Body::Adjusted(_) | Body::Acted(_) => return,
-        };
-        self.open.remove(&settled.hold.id);
-        if !(from..to).contains(&settled.hold.opened_at) {
+    fn settled(&mut self, posting: &Posting, (from, to): (Micros, Micros)) {
+        self.open.remove(&posting.hold.id);
+        if !(from..to).contains(&posting.hold.opened_at) {
             return;
         }
         self.settlements += 1;
-        let used = self.used.entry(settled.hold.tenant.clone()).or_default();
+        let tenant = posting.hold.whose().map_or("", |whose| whose.tenant);
         let posted = Amounts {
-            quantities: settled.posted,
-            cost: settled.charge.total.0,
+            quantities: posting.posted,
+            cost: posting.total.0,
         };
-        add(
-            used,
-            &Used {
-                posted,
-                overrun: settled.overrun,
-            },
-        );
+        let overrun = posting.overrun.as_deref().copied().unwrap_or_default();
+        let used = self.used.entry(tenant.to_owned()).or_default();
+        add(used, &Used { posted, overrun });
     }
 }
 

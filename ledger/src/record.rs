@@ -1,17 +1,28 @@
 //! What the journal stores: one record a command, as bytes behind a version.
 //!
 //! A record is `kind u8 | version u8 | postcard`. An entry's stored bytes, from the version on, are
-//! what the Merkle tree hashes; they are never encoded again.
+//! what the Merkle tree hashes; they are never encoded again. A settlement carries the stored bytes
+//! of its hold, which are encoded once, when the hold is opened.
+//!
+//! What state and view take in is a [`Record`]: numbers, and the hold's bytes behind one pointer
+//! that all of them share.
+
+mod stored;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::stored::stored_len;
+pub(crate) use self::stored::{HoldRef, Run, SettledRef, SettlementRef, Whose};
 use crate::clock::Micros;
 use crate::codec;
-use crate::command::Effect;
-use crate::entry::{Body, Entry, Hold};
+use crate::command::{Effect, Idempotency};
+use crate::entry::{Body, Entry, Funding, Hold};
 use crate::id::Id;
+use crate::money::Money;
+use crate::quantity::{Meter, Quantities};
 
 /// The versions of records. A change of a stored type is a new version, read beside the old ones;
 /// each record says the first one that knows it.
@@ -22,6 +33,11 @@ const VERSION_BOOKS: u8 = 2;
 const KIND_HOLD: u8 = 1;
 const KIND_RELEASE: u8 = 2;
 const KIND_ENTRY: u8 = 3;
+
+/// Bytes of kind and version.
+const PREFIX: usize = 2;
+/// Bytes of a hold's two ids, before the names.
+const IDS: usize = 34;
 
 /// A hold that ended without a charge.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -34,15 +50,225 @@ pub(crate) struct Release {
     pub(crate) reason: String,
 }
 
-/// The outcome of one command.
+/// An open hold: what deciding needs of it, and its stored bytes for its settlement. It is stored
+/// as these bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct OpenHold {
+    /// The hold's id.
+    pub(crate) id: Id,
+    /// The execution that it pays for.
+    pub(crate) execution: Id,
+    /// The worst case held.
+    pub(crate) quantities: Quantities,
+    /// What the worst case costs.
+    pub(crate) amount: Money,
+    /// Entry of the rate card that prices it.
+    pub(crate) rate_card: u64,
+    /// When it was opened.
+    pub(crate) opened_at: Micros,
+    /// The caller's retry key.
+    pub(crate) idempotency: Option<Idempotency>,
+    bytes: Box<[u8]>,
+    /// Where the names that usage is grouped by end in the bytes, and where all names do.
+    names_end: [usize; 2],
+}
+
+/// What a settlement changes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Posting {
+    /// Number of the entry.
+    pub(crate) seq: u64,
+    /// When it was recorded.
+    pub(crate) at: Micros,
+    /// The hold that it ends.
+    pub(crate) hold: Arc<OpenHold>,
+    /// What is charged for.
+    pub(crate) posted: Quantities,
+    /// What was measured above that; rarely anything.
+    pub(crate) overrun: Option<Box<Quantities>>,
+    /// What it costs.
+    pub(crate) total: Money,
+    /// What each meter costs, in the order of [`Meter::MEASURED`].
+    pub(crate) costs: [Money; Meter::MEASURED.len()],
+    /// What of it is paid from credit.
+    pub(crate) funded: Vec<Funding>,
+}
+
+/// The outcome of one command, as state and view take it in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "half of all records are settlements: a box would be an allocation for each"
+)]
 pub(crate) enum Record {
     /// A hold was opened.
-    Hold(Arc<Hold>),
+    Hold(Arc<OpenHold>),
     /// A hold was released.
     Release(Arc<Release>),
-    /// An entry was made.
-    Entry(Arc<Entry>),
+    /// A hold was settled.
+    Settled(Posting),
+    /// An act or an adjustment was entered.
+    Entered(Arc<Entry>),
+}
+
+/// A stored record, not yet made into what is taken in.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, on the stack"
+)]
+pub(crate) enum Stored<'a> {
+    /// A hold, and its own bytes.
+    Hold(HoldRef<'a>, &'a [u8]),
+    /// A release.
+    Release(Arc<Release>),
+    /// A settlement, and the hold that it carries.
+    Settled(SettlementRef<'a>, HoldRef<'a>),
+    /// An act or an adjustment.
+    Entered(Arc<Entry>),
+}
+
+impl OpenHold {
+    fn new(hold: &HoldRef<'_>, bytes: Box<[u8]>) -> Self {
+        let whose = IDS + hold.run.whose.stored_len();
+        Self {
+            id: hold.id,
+            execution: hold.execution,
+            quantities: hold.quantities,
+            amount: hold.amount,
+            rate_card: hold.rate_card,
+            opened_at: hold.opened_at,
+            idempotency: hold.idempotency,
+            bytes,
+            names_end: [whose, whose + stored_len(hold.run.key)],
+        }
+    }
+
+    /// Its stored bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The stored bytes of the names that usage is grouped by, from which [`Whose::read`] reads
+    /// them: different for different names.
+    pub(crate) fn names(&self) -> &[u8] {
+        self.bytes.get(IDS..self.names_end[0]).unwrap_or_default()
+    }
+
+    /// Whose it is.
+    pub(crate) fn whose(&self) -> Option<Whose<'_>> {
+        Whose::read(self.names())
+    }
+
+    /// All names of its run.
+    pub(crate) fn run(&self) -> Option<Run<'_>> {
+        Run::read(self.bytes.get(IDS..self.names_end[1])?)
+    }
+
+    /// The hold, for those who read it.
+    pub(crate) fn whole(&self) -> Option<Hold> {
+        postcard::from_bytes(&self.bytes).ok()
+    }
+}
+
+impl Serialize for OpenHold {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // A tuple of bytes has no length of its own, just as the fields of a hold have none.
+        let mut tuple = serializer.serialize_tuple(self.bytes.len())?;
+        let mut bytes = self.bytes.iter();
+        bytes.try_for_each(|byte| tuple.serialize_element(byte))?;
+        tuple.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for OpenHold {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let hold = HoldRef::deserialize(deserializer)?;
+        let mut bytes = Vec::new();
+        codec::append(&mut bytes, &hold);
+        Ok(Self::new(&hold, bytes.into_boxed_slice()))
+    }
+}
+
+impl Release {
+    /// Appends the record's bytes.
+    pub(crate) fn encode(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&[KIND_RELEASE, VERSION]);
+        codec::append(into, self);
+    }
+}
+
+impl SettlementRef<'_> {
+    /// What the settlement changes by ending `hold`.
+    pub(crate) fn posting(&self, hold: Arc<OpenHold>) -> Posting {
+        let settled = &self.settled;
+        let mut costs = [Money::ZERO; Meter::MEASURED.len()];
+        for line in &settled.charge.lines {
+            if let Some(cost) = line.meter.place().and_then(|place| costs.get_mut(place)) {
+                *cost = Money(cost.0.saturating_add(line.amount.0));
+            }
+        }
+        Posting {
+            seq: self.seq,
+            at: self.at,
+            hold,
+            posted: settled.posted,
+            overrun: (!settled.overrun.is_zero()).then(|| Box::new(settled.overrun)),
+            total: settled.charge.total,
+            costs,
+            funded: settled.funded.to_vec(),
+        }
+    }
+}
+
+impl<'a> Stored<'a> {
+    /// Reads a record; the message says what is wrong with the bytes.
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, String> {
+        let (kind, body) = split(bytes)?;
+        match kind {
+            KIND_HOLD => body_of(body).map(|hold| Self::Hold(hold, body)),
+            KIND_RELEASE => body_of(body).map(Self::Release),
+            KIND_ENTRY => Self::read_entry(body),
+            other => Err(format!("record kind {other} is not known")),
+        }
+    }
+
+    fn read_entry(body: &'a [u8]) -> Result<Self, String> {
+        let ((seq, at, what), rest): ((u64, Micros, u32), _) = part_of(body)?;
+        if what != stored::SETTLED {
+            return body_of(body).map(Self::Entered);
+        }
+        let (hold, behind): (HoldRef<'a>, _) = part_of(rest)?;
+        let settlement = SettlementRef {
+            seq,
+            at,
+            hold: rest.get(..rest.len() - behind.len()).unwrap_or_default(),
+            settled: body_of(behind)?,
+        };
+        Ok(Self::Settled(settlement, hold))
+    }
+
+    /// The number of the entry, where it is one.
+    pub(crate) fn seq(&self) -> Option<u64> {
+        match self {
+            Self::Hold(..) | Self::Release(_) => None,
+            Self::Settled(settlement, _) => Some(settlement.seq),
+            Self::Entered(entry) => Some(entry.seq),
+        }
+    }
+
+    /// What state and view take in.
+    pub(crate) fn record(&self) -> Record {
+        match self {
+            Self::Hold(hold, bytes) => Record::Hold(Arc::new(hold.open(bytes))),
+            Self::Release(release) => Record::Release(Arc::clone(release)),
+            Self::Settled(settlement, hold) => {
+                let hold = Arc::new(hold.open(settlement.hold));
+                Record::Settled(settlement.posting(hold))
+            }
+            Self::Entered(entry) => Record::Entered(Arc::clone(entry)),
+        }
+    }
 }
 
 impl Record {
@@ -51,62 +277,54 @@ impl Record {
         match self {
             Self::Hold(hold) => hold.opened_at,
             Self::Release(release) => release.at,
-            Self::Entry(entry) => entry.at,
+            Self::Settled(posting) => posting.at,
+            Self::Entered(entry) => entry.at,
         }
     }
 
-    fn version(&self) -> u8 {
-        let Self::Entry(entry) = self else {
-            return VERSION;
-        };
-        let effect = match &entry.body {
-            Body::Settled(_) => return VERSION,
-            Body::Adjusted(_) => return VERSION_BOOKS,
-            Body::Acted(acted) => acted.effect.as_ref(),
-        };
-        match effect {
-            Some(
-                Effect::ClosePeriod(_)
-                | Effect::Propose(_)
-                | Effect::Approve { .. }
-                | Effect::Reject { .. },
-            ) => VERSION_BOOKS,
-            _ => VERSION,
-        }
-    }
-
-    /// Appends the record's bytes.
-    pub(crate) fn encode(&self, mut into: Vec<u8>) -> Vec<u8> {
-        let kind = match self {
-            Self::Hold(_) => KIND_HOLD,
-            Self::Release(_) => KIND_RELEASE,
-            Self::Entry(_) => KIND_ENTRY,
-        };
-        into.extend_from_slice(&[kind, self.version()]);
+    /// The number of the entry, where it is one.
+    pub(crate) fn seq(&self) -> Option<u64> {
         match self {
-            Self::Hold(hold) => codec::append(&mut into, hold.as_ref()),
-            Self::Release(release) => codec::append(&mut into, release.as_ref()),
-            Self::Entry(entry) => codec::append(&mut into, entry.as_ref()),
+            Self::Hold(_) | Self::Release(_) => None,
+            Self::Settled(posting) => Some(posting.seq),
+            Self::Entered(entry) => Some(entry.seq),
         }
-        into
     }
+}
 
-    /// Reads a record; the message says what is wrong with the bytes.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let [kind, version, body @ ..] = bytes else {
-            return Err("a record has no kind and version".to_owned());
-        };
-        if !(VERSION..=VERSION_BOOKS).contains(version) {
-            return Err(format!(
-                "record version {version} is not known; this reads {VERSION} to {VERSION_BOOKS}"
-            ));
-        }
-        match *kind {
-            KIND_HOLD => body_of(body).map(|hold| Self::Hold(Arc::new(hold))),
-            KIND_RELEASE => body_of(body).map(|release| Self::Release(Arc::new(release))),
-            KIND_ENTRY => body_of(body).map(|entry| Self::Entry(Arc::new(entry))),
-            other => Err(format!("record kind {other} is not known")),
-        }
+fn version(entry: &Entry) -> u8 {
+    let effect = match &entry.body {
+        Body::Settled(_) => return VERSION,
+        Body::Adjusted(_) => return VERSION_BOOKS,
+        Body::Acted(acted) => acted.effect.as_ref(),
+    };
+    match effect {
+        Some(
+            Effect::ClosePeriod(_)
+            | Effect::Propose(_)
+            | Effect::Approve { .. }
+            | Effect::Reject { .. },
+        ) => VERSION_BOOKS,
+        _ => VERSION,
+    }
+}
+
+/// Appends the bytes of an entry's record.
+pub(crate) fn encode(entry: &Entry, into: &mut Vec<u8>) {
+    into.extend_from_slice(&[KIND_ENTRY, version(entry)]);
+    codec::append(into, entry);
+}
+
+/// The bytes of a record behind kind and version.
+pub(crate) fn body(bytes: &[u8]) -> &[u8] {
+    bytes.get(PREFIX..).unwrap_or_default()
+}
+
+/// The whole entry in a record's bytes; `None` for other records, if they can be read.
+pub(crate) fn whole(bytes: &[u8]) -> Result<Option<Entry>, String> {
+    match split(bytes)? {
+        (KIND_ENTRY, body) => body_of(body).map(Some),
+        _ => Stored::read(bytes).map(|_other| None),
     }
 }
 
@@ -120,48 +338,42 @@ pub(crate) fn leaf(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Reads what [`leaf`] gives.
 pub(crate) fn entry(leaf: &[u8]) -> Result<Entry, String> {
-    match Record::decode(&[&[KIND_ENTRY], leaf].concat())? {
-        Record::Entry(entry) => Ok(Arc::unwrap_or_clone(entry)),
-        Record::Hold(_) | Record::Release(_) => Err("a record is no entry".to_owned()),
+    match leaf {
+        [version, body @ ..] => known(*version).and_then(|()| body_of(body)),
+        [] => Err("a record has no kind and version".to_owned()),
     }
 }
 
+fn split(bytes: &[u8]) -> Result<(u8, &[u8]), String> {
+    match bytes {
+        [kind, version, body @ ..] => known(*version).map(|()| (*kind, body)),
+        _ => Err("a record has no kind and version".to_owned()),
+    }
+}
+
+fn known(version: u8) -> Result<(), String> {
+    if (VERSION..=VERSION_BOOKS).contains(&version) {
+        return Ok(());
+    }
+    Err(format!(
+        "record version {version} is not known; this reads {VERSION} to {VERSION_BOOKS}"
+    ))
+}
+
+fn part_of<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(T, &'a [u8]), String> {
+    postcard::take_from_bytes(body).map_err(|error| format!("a record cannot be decoded: {error}"))
+}
+
 fn body_of<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
-    match postcard::take_from_bytes(body) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(format!("a record has {} bytes too many", rest.len())),
-        Err(error) => Err(format!("a record cannot be decoded: {error}")),
+    match part_of(body)? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(format!("a record has {} bytes too many", rest.len())),
     }
 }
 
 #[cfg(test)]
 mod old;
 #[cfg(test)]
-mod upgrade;
-
+mod tests;
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_round_trip_and_reject_what_is_not_theirs() {
-        let release = Release {
-            hold: Id([7; 16]),
-            at: -5,
-            reason: "start failed".to_owned(),
-        };
-        let record = Record::Release(Arc::new(release));
-        let bytes = record.encode(Vec::new());
-        assert_eq!(Record::decode(&bytes).unwrap(), record);
-        assert_eq!(leaf(&bytes), None);
-        for (place, value, says) in [(0, 9, "kind 9"), (1, 3, "version 3")] {
-            let mut bad = bytes.clone();
-            bad[place] = value;
-            assert!(Record::decode(&bad).unwrap_err().contains(says));
-        }
-        let longer = [&bytes[..], &[0]].concat();
-        assert!(Record::decode(&longer).unwrap_err().contains("too many"));
-        assert!(Record::decode(&bytes[..bytes.len() - 1]).is_err());
-        assert!(Record::decode(&[]).is_err());
-    }
-}
+mod upgrade;

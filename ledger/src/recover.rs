@@ -21,7 +21,6 @@ use crate::journal::room::{Maker, Room, Segment};
 use crate::journal::{Journal, Position, segment};
 use crate::merkle::Frontier;
 use crate::options::Options;
-use crate::record::Record;
 use crate::shared::Committed;
 use crate::state::{Bounds, State};
 use crate::view::rows::Rows;
@@ -228,9 +227,7 @@ fn index_of(
     };
     let finish = walk::walk(dir, &only, start, |number, frame| {
         for item in walk::decode(number, frame, false)?.items {
-            if let Record::Entry(entry) = &item.record {
-                index.push(entry, item.offset);
-            }
+            index.push(&item.record, item.offset);
         }
         Ok(())
     })?;

@@ -26,14 +26,14 @@ pub(crate) use self::tenant::{Places, Rule, Tenant};
 use crate::adjust::Adjustments;
 use crate::clock::Micros;
 use crate::command::{Effect, Idempotency};
-use crate::entry::{Acted, Body, Entry, Hold, Settled};
+use crate::entry::{Acted, Body, Entry, Hold};
 use crate::hash::{Map, Set};
 use crate::id::Id;
 use crate::options::Options;
 use crate::period::{Closed, Period};
 use crate::quantity::Quantities;
 use crate::rate::RateCard;
-use crate::record::Record;
+use crate::record::{OpenHold, Posting, Record};
 
 /// The bounds that applying keeps by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +70,7 @@ impl Bounds {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Open {
     /// As it was opened.
-    pub(crate) hold: Arc<Hold>,
+    pub(crate) hold: Arc<OpenHold>,
     /// Place of its tenant.
     tenant: u32,
     /// Which of the tenant's counters count it.
@@ -124,7 +124,7 @@ pub(crate) struct State {
 }
 
 /// What a hold sets aside.
-pub(crate) fn held(hold: &Hold) -> Amounts {
+pub(crate) fn held(hold: &OpenHold) -> Amounts {
     Amounts {
         quantities: hold.quantities,
         cost: hold.amount.0,
@@ -132,10 +132,10 @@ pub(crate) fn held(hold: &Hold) -> Amounts {
 }
 
 /// What a settlement posts.
-fn posted(settled: &Settled) -> Amounts {
+fn posted(posting: &Posting) -> Amounts {
     Amounts {
-        quantities: settled.posted,
-        cost: settled.charge.total.0,
+        quantities: posting.posted,
+        cost: posting.total.0,
     }
 }
 
@@ -155,14 +155,25 @@ impl State {
         if at <= self.at && self.lsn > 0 {
             return Err(format!("its time {at} is not after {}", self.at));
         }
+        if let Some(seq) = record.seq().filter(|seq| *seq != self.seq + 1) {
+            return Err(format!("entry {seq} follows on entry {}", self.seq));
+        }
         match record {
             Record::Hold(hold) => self.open(hold, bounds)?,
             Record::Release(release) => {
                 let open = self.end(&release.hold, at, &Amounts::default())?;
                 self.bill(&open, &Quantities::default())?;
             }
-            Record::Entry(entry) => self.enter(entry)?,
+            Record::Settled(posting) => {
+                let open = self.end(&posting.hold.id, at, &posted(posting))?;
+                if !Arc::ptr_eq(&open.hold, &posting.hold) && open.hold != posting.hold {
+                    return Err("the settlement's hold is not the one that was opened".to_owned());
+                }
+                self.bill(&open, &posting.posted)?.take(&posting.funded)?;
+            }
+            Record::Entered(entry) => self.enter(entry)?,
         }
+        self.seq = record.seq().unwrap_or(self.seq);
         self.since.get_or_insert(at);
         self.lsn = lsn;
         self.at = at;
@@ -170,22 +181,11 @@ impl State {
     }
 
     fn enter(&mut self, entry: &Entry) -> Result<(), String> {
-        if entry.seq != self.seq + 1 {
-            return Err(format!("entry {} follows on entry {}", entry.seq, self.seq));
-        }
         match &entry.body {
-            Body::Settled(settled) => {
-                let open = self.end(&settled.hold.id, entry.at, &posted(settled))?;
-                if open.hold != settled.hold {
-                    return Err("the settlement's hold is not the one that was opened".to_owned());
-                }
-                self.bill(&open, &settled.posted)?.take(&settled.funded)?;
-            }
-            Body::Acted(acted) => self.act(entry, acted)?,
-            Body::Adjusted(adjusted) => self.adjust(entry, adjusted)?,
+            Body::Settled(_) => Err("a settlement is taken in as what it posts".to_owned()),
+            Body::Acted(acted) => self.act(entry, acted),
+            Body::Adjusted(adjusted) => self.adjust(entry, adjusted),
         }
-        self.seq = entry.seq;
-        Ok(())
     }
 
     /// Adds what a hold has ended with to its month; answers the tenant's credit.
@@ -200,10 +200,12 @@ impl State {
         Ok(&mut tenant.credit)
     }
 
-    fn open(&mut self, hold: &Arc<Hold>, bounds: &Bounds) -> Result<(), String> {
+    fn open(&mut self, hold: &Arc<OpenHold>, bounds: &Bounds) -> Result<(), String> {
         let at = hold.opened_at;
-        let unknown = || format!("tenant `{}` is not known", hold.tenant);
-        let place = self.names.get(&hold.tenant).copied().ok_or_else(unknown)?;
+        let run = hold.run().ok_or("the hold's names cannot be read")?;
+        let unknown = || format!("tenant `{}` is not known", run.whose.tenant);
+        let place = self.names.get(run.whose.tenant);
+        let place = place.copied().ok_or_else(unknown)?;
         let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
         let tenant = Self::tenant_at(&mut self.tenants, place).ok_or_else(unknown)?;
         if self.holds.contains_key(&hold.id) || !self.executions.insert(hold.execution) {
@@ -212,7 +214,7 @@ impl State {
         let counted = tenant.scopes();
         let room = bounds.scopes_per_tenant_max.saturating_sub(counted);
         let room = room.min(bounds.scopes_max.saturating_sub(self.scopes));
-        let places = tenant.count_scopes(hold, at, room);
+        let places = tenant.count_scopes(&run, at, room);
         self.scopes += tenant.scopes() - counted;
         let amounts = held(hold);
         tenant.on_places(places, at, |counters| counters.hold(&amounts));
@@ -222,7 +224,7 @@ impl State {
         }
         tenant.open += 1;
         if let Some(key) = hold.idempotency {
-            self.remember(key, hold, bounds);
+            self.remember(key, run.whose.tenant, hold, bounds);
         }
         self.holds.insert(
             hold.id,
@@ -239,9 +241,9 @@ impl State {
         tenants.get_mut(usize::try_from(place).ok()?)
     }
 
-    fn remember(&mut self, key: Idempotency, hold: &Hold, bounds: &Bounds) {
+    fn remember(&mut self, key: Idempotency, tenant: &str, hold: &OpenHold, bounds: &Bounds) {
         if bounds.idempotency_ttl_us > 0 {
-            let keys = self.keys.entry(hold.tenant.clone()).or_default();
+            let keys = self.keys.entry(tenant.to_owned()).or_default();
             keys.insert(
                 key,
                 hold.execution,
@@ -259,7 +261,7 @@ impl State {
         let hold = &open.hold;
         self.executions.remove(&hold.execution);
         let tenant = Self::tenant_at(&mut self.tenants, open.tenant)
-            .ok_or_else(|| format!("tenant `{}` is not known", hold.tenant))?;
+            .ok_or("the hold's tenant is not known")?;
         let amounts = held(hold);
         tenant.on_places(open.places, at, |counters| {
             counters.end(hold.opened_at, &amounts, posted);
@@ -374,8 +376,15 @@ impl State {
     }
 
     /// An open hold.
-    pub(crate) fn hold(&self, id: &Id) -> Option<&Arc<Hold>> {
+    pub(crate) fn hold(&self, id: &Id) -> Option<&Arc<OpenHold>> {
         self.holds.get(id).map(|open| &open.hold)
+    }
+
+    /// An open hold, and its tenant.
+    pub(crate) fn hold_of(&self, id: &Id) -> Option<(&Arc<OpenHold>, &Tenant)> {
+        let open = self.holds.get(id)?;
+        let tenant = self.tenants.get(usize::try_from(open.tenant).ok()?)?;
+        Some((&open.hold, tenant))
     }
 
     /// How many holds are open.
@@ -385,13 +394,10 @@ impl State {
 
     /// All open holds, oldest first.
     pub(crate) fn open_holds(&self) -> Vec<Arc<Hold>> {
-        let mut holds: Vec<Arc<Hold>> = self
-            .holds
-            .values()
-            .map(|open| Arc::clone(&open.hold))
-            .collect();
-        holds.sort_unstable_by_key(|hold| hold.opened_at);
-        holds
+        let mut open: Vec<&Open> = self.holds.values().collect();
+        open.sort_unstable_by_key(|open| open.hold.opened_at);
+        let whole = open.into_iter().filter_map(|open| open.hold.whole());
+        whole.map(Arc::new).collect()
     }
 
     /// Whether an execution has an open hold.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::rows::{Frozen, Rows};
 use crate::clock::Micros;
-use crate::entry::{Body, Entry};
+use crate::entry::Body;
 use crate::index::{Index, Sealed};
 use crate::journal::Position;
 use crate::merkle::{Frontier, Hash};
@@ -211,23 +211,24 @@ impl View {
     }
 
     fn take_entry(&mut self, lsn: u64, item: &Item) {
-        let (Record::Entry(entry), Some(leaf)) = (&item.record, item.leaf) else {
-            return;
-        };
+        let Some(leaf) = item.leaf else { return };
         self.frontier.push(leaf);
-        self.tail.push(entry, item.offset);
-        self.add_to_rows(lsn, entry);
+        self.tail.push(&item.record, item.offset);
+        self.add_to_rows(lsn, &item.record);
     }
 
     /// Adds a settlement or an adjustment to the rows; a failure ends the rows, not the ledger.
-    pub(crate) fn add_to_rows(&mut self, lsn: u64, entry: &Entry) {
+    pub(crate) fn add_to_rows(&mut self, lsn: u64, record: &Record) {
         if self.rows_fault.is_some() {
             return;
         }
-        let added = match &entry.body {
-            Body::Settled(settled) => self.rows.settle(lsn, settled),
-            Body::Adjusted(adjusted) => self.rows.adjust(lsn, entry.at, adjusted),
-            Body::Acted(_) => Ok(()),
+        let added = match record {
+            Record::Settled(posting) => self.rows.settle(lsn, posting),
+            Record::Entered(entry) => match &entry.body {
+                Body::Adjusted(adjusted) => self.rows.adjust(lsn, entry.at, adjusted),
+                Body::Acted(_) | Body::Settled(_) => Ok(()),
+            },
+            Record::Hold(_) | Record::Release(_) => Ok(()),
         };
         if let Err(error) = added {
             tracing::error!(%error, "the view cannot be used any more");

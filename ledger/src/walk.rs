@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use crate::entry::Entry;
 use crate::error::{Error, Fault};
 use crate::journal::Position;
 use crate::journal::frame;
 use crate::journal::reader::{Frame, Reader, Rest, Step};
 use crate::journal::segment::{self, SegmentHeader};
 use crate::merkle;
-use crate::record::{self, Record};
+use crate::record::{self, Stored};
 use crate::view::{Durable, Item};
 
 /// The segments of a journal, as found.
@@ -146,12 +147,7 @@ pub(crate) fn walk(
                     expected = Some(lsn);
                     seq = frame.header.next_seq;
                     finish.lsn = lsn - 1;
-                    let size = frame::HEADER + frame.header.rest();
-                    let offset = frame.offset + u64::try_from(size).unwrap_or(u64::MAX);
-                    finish.position = Position {
-                        segment: number,
-                        offset,
-                    };
+                    finish.position = end(number, &frame);
                 }
                 Step::End(end) => {
                     if let Rest::FramesFollow { at } = end.rest {
@@ -197,15 +193,45 @@ fn check(frame: &Frame<'_>, finish: &Finish, expected: Option<u64>) -> Result<()
     }
 }
 
-/// Decodes a frame; with `hash`, also hashes its entries.
-pub(crate) fn decode(number: u32, frame: &Frame<'_>, hash: bool) -> Result<Durable, Error> {
-    let mut items = Vec::with_capacity(usize::try_from(frame.header.records).unwrap_or(0));
+/// A record of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Read<'a> {
+    /// The number of its command.
+    pub(crate) lsn: u64,
+    /// Where its bytes lie in the segment.
+    pub(crate) offset: u32,
+    /// Its bytes.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// Calls `on` with every record of a frame, as `read` reads it; `seq_of` is its number, where it is
+/// an entry. A fault that `on` tells is one of that record.
+fn each<'a, T>(
+    number: u32,
+    frame: &Frame<'a>,
+    read: impl Fn(&'a [u8]) -> Result<T, String>,
+    seq_of: impl Fn(&T) -> Option<u64>,
+    mut on: impl FnMut(Read<'a>, &T) -> Result<(), String>,
+) -> Result<(), Error> {
     let body = frame.offset + u64::try_from(frame::HEADER).unwrap_or(0);
     let mut seq = frame.header.next_seq;
-    for (found, lsn) in frame::records(frame.payload).zip(frame.header.first_lsn..) {
+    let mut lsn = frame.header.first_lsn;
+    for found in frame::records(frame.payload) {
         let place = found.map_or(0, |(place, _)| place);
         let offset = body + u64::try_from(place).unwrap_or(0);
-        let fault = |what| Error::Corrupt {
+        let taken = found
+            .ok_or_else(|| "a record is cut off".to_owned())
+            .and_then(|(_, bytes)| {
+                let record = read(bytes)?;
+                let mine = seq_of(&record);
+                if let Some(other) = mine.filter(|mine| *mine != seq) {
+                    return Err(format!("the entry calls itself {other}"));
+                }
+                let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+                on(Read { lsn, offset, bytes }, &record)?;
+                Ok(mine.is_some())
+            });
+        let is_entry = taken.map_err(|what| Error::Corrupt {
             fault: Fault {
                 segment: number,
                 offset,
@@ -213,47 +239,72 @@ pub(crate) fn decode(number: u32, frame: &Frame<'_>, hash: bool) -> Result<Durab
                 seq,
                 what,
             },
-        };
-        let bytes = found
-            .ok_or_else(|| fault("a record is cut off".to_owned()))?
-            .1;
-        let record = Record::decode(bytes).map_err(fault)?;
-        if let Record::Entry(entry) = &record {
-            if entry.seq != seq {
-                return Err(fault(format!("the entry calls itself {}", entry.seq)));
-            }
-            seq += 1;
-        }
-        let leaf = record::leaf(bytes).filter(|_| hash).map(merkle::leaf);
-        items.push(Item {
-            record,
-            offset: u32::try_from(offset).unwrap_or(u32::MAX),
-            leaf,
-        });
+        })?;
+        seq += u64::from(is_entry);
+        lsn += 1;
     }
-    if u32::try_from(items.len()).ok() != Some(frame.header.records) {
-        let what = format!(
-            "a frame has {} records, not {}",
-            items.len(),
-            frame.header.records
-        );
-        let lsn = frame.header.first_lsn;
-        let fault = Fault {
+    let count = lsn - frame.header.first_lsn;
+    if count == u64::from(frame.header.records) {
+        return Ok(());
+    }
+    let records = frame.header.records;
+    Err(Error::Corrupt {
+        fault: Fault {
             segment: number,
             offset: frame.offset,
-            lsn,
+            lsn: frame.header.first_lsn,
             seq,
-            what,
-        };
-        return Err(Error::Corrupt { fault });
-    }
+            what: format!("a frame has {count} records, not {records}"),
+        },
+    })
+}
+
+/// Calls `on` with every record of a frame, as it is stored. A fault that `on` tells is one of that
+/// record.
+pub(crate) fn records<'a>(
+    number: u32,
+    frame: &Frame<'a>,
+    on: impl FnMut(Read<'a>, &Stored<'a>) -> Result<(), String>,
+) -> Result<(), Error> {
+    each(number, frame, Stored::read, Stored::seq, on)
+}
+
+/// Calls `on` with every entry of a frame.
+pub(crate) fn entries(
+    number: u32,
+    frame: &Frame<'_>,
+    mut on: impl FnMut(&Entry),
+) -> Result<(), Error> {
+    let seq_of = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.seq);
+    each(number, frame, record::whole, seq_of, |_, entry| {
+        entry.iter().for_each(&mut on);
+        Ok(())
+    })
+}
+
+/// The place behind a frame.
+pub(crate) fn end(number: u32, frame: &Frame<'_>) -> Position {
     let size = u64::try_from(frame::HEADER + frame.header.rest()).unwrap_or(u64::MAX);
-    let position = Position {
+    Position {
         segment: number,
         offset: frame.offset + size,
-    };
+    }
+}
+
+/// Decodes a frame; with `hash`, also hashes its entries.
+pub(crate) fn decode(number: u32, frame: &Frame<'_>, hash: bool) -> Result<Durable, Error> {
+    let mut items = Vec::with_capacity(usize::try_from(frame.header.records).unwrap_or(0));
+    records(number, frame, |read, stored| {
+        let leaf = record::leaf(read.bytes).filter(|_| hash);
+        items.push(Item {
+            record: stored.record(),
+            offset: read.offset,
+            leaf: leaf.map(merkle::leaf),
+        });
+        Ok(())
+    })?;
     Ok(Durable {
-        position,
+        position: end(number, frame),
         first_lsn: frame.header.first_lsn,
         items,
     })

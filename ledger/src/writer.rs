@@ -15,12 +15,12 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use crate::clock::Micros;
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::decide::{self, Desk};
-use crate::entry::{Body, Entry, Hold, Settled};
+use crate::entry::Entry;
 use crate::error::Failed;
 use crate::id::Id;
 use crate::journal::frame::FrameBuilder;
 use crate::journal::{Journal, Position, Space};
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::rejection::Rejection;
 use crate::shared::Shared;
 use crate::state::{Bounds, State};
@@ -84,6 +84,8 @@ pub(crate) struct Writer {
     pub(crate) journal: Journal,
     /// What it decides from.
     pub(crate) state: State,
+    /// The bounds that the state keeps.
+    pub(crate) bounds: Bounds,
     /// Where commands come from.
     pub(crate) commands: Receiver<Command>,
     /// Where durable batches go.
@@ -232,20 +234,13 @@ impl Writer {
             Command::Look | Command::Close => return Ok(()),
             Command::Hold(request, answer) => Reply::Held(answer, self.hold(request, at, draft)?),
             Command::Settle(settlement, answer) => {
-                let decided = decide::settle(self.desk(at), settlement);
-                Reply::Settled(answer, self.settle(decided, at, draft)?)
+                Reply::Settled(answer, self.settle(&settlement, at, draft)?)
             }
             Command::Release(hold, reason, answer) => {
-                let decided = decide::release(self.desk(at), hold, reason).map(Record::Release);
-                let record = self.record(decided, draft)?;
-                let lsn = self.state.lsn;
-                Reply::Released(answer, record.map(|()| Released { lsn, at }))
+                let released = self.release(hold, reason, at, draft)?;
+                Reply::Released(answer, released)
             }
-            Command::Act(act, answer) => {
-                let decided = decide::act(self.desk(at), act);
-                let entry = self.enter(decided, at, draft)?;
-                Reply::Recorded(answer, entry.map(|entry| Recorded { entry, at }))
-            }
+            Command::Act(act, answer) => Reply::Recorded(answer, self.act(act, at, draft)?),
         };
         draft.replies.push(reply);
         Ok(())
@@ -265,91 +260,128 @@ impl Writer {
         at: Micros,
         draft: &mut Draft,
     ) -> Result<Result<Held, Rejection>, Poisoned> {
-        let terms = decide::hold(self.desk(at), &request);
-        if let Err(rejection) = &terms {
-            self.shared.denied().note(&request, rejection, at);
-        }
-        let hold = terms.map(|terms| terms.open(request));
-        let held = hold.as_ref().ok().map(Arc::clone);
-        let recorded = self.record(hold.map(Record::Hold), draft)?;
-        Ok(match (recorded, held) {
-            (Ok(()), Some(hold)) => Ok(self.held(&hold)),
-            (Err(rejection), _) => Err(rejection),
-            (Ok(()), None) => Err(Rejection::NoRateCard),
-        })
-    }
-
-    fn held(&self, hold: &Hold) -> Held {
-        let card = self.state.card(hold.rate_card).map(|card| &card.card);
-        Held {
-            lsn: self.state.lsn,
-            opened_at: hold.opened_at,
+        let terms = match decide::hold(self.desk(at), &request) {
+            Ok(terms) => terms,
+            Err(rejection) => {
+                self.shared.denied().note(&request, &rejection, at);
+                return Ok(Err(rejection));
+            }
+        };
+        let hold = terms.open(&request);
+        let place = match self.write(draft, |bytes| hold.encode(bytes)) {
+            Ok(place) => place,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let open = hold.open(record::body(draft.frame.record(&place)));
+        let card = self.state.card(open.rate_card).map(|card| &card.card);
+        let held = Held {
+            lsn: self.state.lsn + 1,
+            opened_at: open.opened_at,
             granted: hold.granted,
-            quantities: hold.quantities,
-            amount: hold.amount,
+            quantities: open.quantities,
+            amount: open.amount,
             currency: card.map_or_else(String::new, |card| card.currency.clone()),
             rate_card: card.map_or_else(String::new, |card| card.id.clone()),
-        }
+        };
+        self.take(Record::Hold(Arc::new(open)), place, draft)?;
+        Ok(Ok(held))
     }
 
     fn settle(
         &mut self,
-        decided: Result<Settled, Rejection>,
+        settlement: &Settlement,
         at: Micros,
         draft: &mut Draft,
     ) -> Result<Result<Receipt, Rejection>, Poisoned> {
-        let settled = match decided {
-            Ok(settled) => settled,
+        let charged = match decide::settle(self.desk(at), settlement) {
+            Ok(charged) => charged,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let (posted, overrun) = (settled.posted, settled.overrun);
-        let charge = settled.charge.clone();
-        let entry = self.enter(Ok(Body::Settled(settled)), at, draft)?;
-        Ok(entry.map(|entry| Receipt {
-            entry,
+        let seq = self.state.seq + 1;
+        let entry = charged.enter(seq, at, settlement);
+        let place = match self.write(draft, |bytes| entry.encode(bytes)) {
+            Ok(place) => place,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let posting = entry.posting(Arc::clone(&charged.hold));
+        self.take(Record::Settled(posting), place, draft)?;
+        Ok(Ok(Receipt {
+            entry: seq,
             at,
-            posted,
-            overrun,
-            charge,
+            posted: charged.posted,
+            overrun: charged.overrun,
+            charge: charged.charge,
         }))
     }
 
-    fn enter(
+    fn release(
         &mut self,
-        decided: Result<Body, Rejection>,
+        hold: Id,
+        reason: String,
         at: Micros,
         draft: &mut Draft,
-    ) -> Result<Result<u64, Rejection>, Poisoned> {
-        let seq = self.state.seq + 1;
-        let entry = decided.map(|body| Record::Entry(Arc::new(Entry { seq, at, body })));
-        Ok(self.record(entry, draft)?.map(|()| seq))
-    }
-
-    /// Puts a decided record into the frame and into the state.
-    fn record(
-        &mut self,
-        decided: Result<Record, Rejection>,
-        draft: &mut Draft,
-    ) -> Result<Result<(), Rejection>, Poisoned> {
-        let record = match decided {
-            Ok(record) => record,
+    ) -> Result<Result<Released, Rejection>, Poisoned> {
+        let decided = decide::release(self.desk(at), hold, reason).and_then(|release| {
+            let place = self.write(draft, |bytes| release.encode(bytes))?;
+            Ok((release, place))
+        });
+        let (release, place) = match decided {
+            Ok(decided) => decided,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let most = self.journal.record_max();
-        let Some(place) = draft.frame.push(most, |bytes| record.encode(bytes)) else {
-            let fault = format!("take more than {most} bytes together");
-            return Ok(Err(Rejection::Invalid {
-                field: "fields",
-                fault,
-            }));
+        self.take(Record::Release(Arc::new(release)), place, draft)?;
+        let lsn = self.state.lsn;
+        Ok(Ok(Released { lsn, at }))
+    }
+
+    fn act(
+        &mut self,
+        act: Act,
+        at: Micros,
+        draft: &mut Draft,
+    ) -> Result<Result<Recorded, Rejection>, Poisoned> {
+        let seq = self.state.seq + 1;
+        let decided = decide::act(self.desk(at), act).and_then(|body| {
+            let entry = Entry { seq, at, body };
+            let place = self.write(draft, |bytes| record::encode(&entry, bytes))?;
+            Ok((entry, place))
+        });
+        let (entry, place) = match decided {
+            Ok(decided) => decided,
+            Err(rejection) => return Ok(Err(rejection)),
         };
-        let bounds = Bounds::of(&self.shared.options);
-        if let Err(fault) = self.state.apply(self.state.lsn + 1, &record, &bounds) {
+        self.take(Record::Entered(Arc::new(entry)), place, draft)?;
+        Ok(Ok(Recorded { entry: seq, at }))
+    }
+
+    /// Puts a record's bytes into the frame.
+    fn write(
+        &self,
+        draft: &mut Draft,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Range<usize>, Rejection> {
+        let most = self.journal.record_max();
+        let place = draft.frame.push(most, encode);
+        place.ok_or_else(|| Rejection::Invalid {
+            field: "fields",
+            fault: format!("take more than {most} bytes together"),
+        })
+    }
+
+    /// Puts a record, which lies in the frame at `place`, into the state.
+    fn take(
+        &mut self,
+        record: Record,
+        place: Range<usize>,
+        draft: &mut Draft,
+    ) -> Result<(), Poisoned> {
+        let lsn = self.state.lsn + 1;
+        if let Err(fault) = self.state.apply(lsn, &record, &self.bounds) {
             tracing::error!(%fault, "a decision does not fit the state; nothing more is recorded");
             return Err(Poisoned);
         }
         draft.records.push((record, place));
-        Ok(Ok(()))
+        Ok(())
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::command::Effect;
-use crate::entry::{Body, Entry};
+use crate::entry::{Body, Entry, Hold};
 use crate::quantity::Meter;
 use crate::quota::{Cause, Quota, Scope, Window};
 use crate::rate::RateCard;
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::testing::{self, MONDAY, id, quota};
 
 struct Bench {
@@ -52,7 +52,7 @@ impl Bench {
             at: self.at,
             body,
         };
-        self.take(&Record::Entry(Arc::new(entry)));
+        self.take(&Record::Entered(Arc::new(entry)));
     }
 
     fn acts(&mut self, act: crate::Act) {
@@ -60,20 +60,27 @@ impl Bench {
         self.enter(body);
     }
 
-    fn holds(&mut self, request: HoldRequest) -> Result<Arc<Hold>, Rejection> {
-        let hold = super::hold(self.desk(), &request)?.open(request);
-        self.take(&Record::Hold(Arc::clone(&hold)));
-        Ok(hold)
+    fn holds(&mut self, request: HoldRequest) -> Result<Hold, Rejection> {
+        let terms = super::hold(self.desk(), &request)?;
+        let hold = terms.open(&request);
+        let mut bytes = Vec::new();
+        hold.encode(&mut bytes);
+        let open = Arc::new(hold.open(record::body(&bytes)));
+        let whole = open.whole().unwrap();
+        self.take(&Record::Hold(open));
+        Ok(whole)
     }
 
-    fn settles(&mut self, number: u64, cpu_us: u64) -> Settled {
-        let settled = super::settle(self.desk(), testing::settlement(number, cpu_us)).unwrap();
-        self.enter(Body::Settled(settled.clone()));
-        settled
+    fn settles(&mut self, number: u64, cpu_us: u64) -> Charged {
+        let settlement = testing::settlement(number, cpu_us);
+        let charged = super::settle(self.desk(), &settlement).unwrap();
+        let entry = charged.enter(self.state.seq + 1, self.at, &settlement);
+        self.take(&Record::Settled(entry.posting(Arc::clone(&charged.hold))));
+        charged
     }
 }
 
-fn violations(refused: Result<Arc<Hold>, Rejection>) -> Vec<Violation> {
+fn violations(refused: Result<Hold, Rejection>) -> Vec<Violation> {
     match refused.unwrap_err() {
         Rejection::Quota(violations) => violations,
         other => panic!("refused by {other:?}"),
@@ -263,7 +270,7 @@ fn cards_take_over_from_their_instant() {
 #[test]
 fn faults_in_the_request_are_told_by_field() {
     let mut bench = Bench::new(Vec::new());
-    let field = |refused: Result<Arc<Hold>, Rejection>| match refused.unwrap_err() {
+    let field = |refused: Result<Hold, Rejection>| match refused.unwrap_err() {
         Rejection::Invalid { field, .. } => field,
         other => panic!("refused by {other:?}"),
     };

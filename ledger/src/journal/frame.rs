@@ -11,6 +11,8 @@
 //! tenant writes can look like a frame. The last byte is never zero, nor one flipped bit away from
 //! it: a frame without it was not written to its end.
 
+use std::ops::Range;
+
 use crc32fast::Hasher;
 
 /// Bytes of a frame's header.
@@ -105,11 +107,11 @@ impl FrameBuilder {
     pub(crate) fn push(
         &mut self,
         most: usize,
-        encode: impl FnOnce(Vec<u8>) -> Vec<u8>,
-    ) -> Option<std::ops::Range<usize>> {
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Range<usize>> {
         let before = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes = encode(std::mem::take(&mut self.bytes));
+        encode(&mut self.bytes);
         let length = self.bytes.len() - before - 4;
         if length > most {
             self.bytes.truncate(before);
@@ -119,6 +121,11 @@ impl FrameBuilder {
         self.bytes[before..before + 4].copy_from_slice(&prefix);
         self.records += 1;
         Some(before + 4..before + 4 + length)
+    }
+
+    /// The bytes of a record in it.
+    pub(crate) fn record(&self, place: &Range<usize>) -> &[u8] {
+        self.bytes.get(place.clone()).unwrap_or_default()
     }
 
     /// The finished frame.
@@ -185,10 +192,7 @@ mod tests {
     fn frame(records: &[&[u8]]) -> Vec<u8> {
         let mut builder = FrameBuilder::new(7, 3, 64);
         for record in records {
-            let put = |mut bytes: Vec<u8>| {
-                bytes.extend_from_slice(record);
-                bytes
-            };
+            let put = |bytes: &mut Vec<u8>| bytes.extend_from_slice(record);
             builder.push(100, put).unwrap();
         }
         builder.finish(42)
@@ -226,10 +230,7 @@ mod tests {
     #[test]
     fn a_record_that_is_too_long_leaves_no_trace() {
         let mut builder = FrameBuilder::new(1, 1, 0);
-        let put = |mut bytes: Vec<u8>| {
-            bytes.extend_from_slice(&[1; 9]);
-            bytes
-        };
+        let put = |bytes: &mut Vec<u8>| bytes.extend_from_slice(&[1; 9]);
         assert_eq!(builder.push(8, put), None);
         assert_eq!((builder.records, builder.len()), (0, HEADER));
         assert_eq!(builder.push(9, put), Some(HEADER + 4..HEADER + 13));

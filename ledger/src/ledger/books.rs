@@ -36,6 +36,7 @@ impl Ledger {
             holds.sort_unstable_by_key(|hold| hold.opened_at);
             let holds_open = u64::try_from(holds.len()).unwrap_or(u64::MAX);
             holds.truncate(HOLDS_SHOWN);
+            let holds = holds.iter().filter_map(|hold| hold.whole()).map(Arc::new);
             let phase = period::phase(state, period, at);
             Closing {
                 state: PeriodState { period, phase },
@@ -45,7 +46,7 @@ impl Ledger {
                 },
                 refused: period::refused(state, period, at),
                 totals: Vec::new(),
-                holds,
+                holds: holds.collect(),
                 holds_open,
                 pending: u64::try_from(state.adjustments.pending().len()).unwrap_or(u64::MAX),
             }

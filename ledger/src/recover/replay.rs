@@ -129,11 +129,13 @@ fn replay_frame(view: &mut View, durable: &Durable, rows_lsn: u64) -> Result<u64
         if lsn > rows_lsn {
             view.unwritten.add(item.record.at());
         }
-        let Record::Entry(entry) = &item.record else {
-            continue;
+        let counts = match &item.record {
+            Record::Settled(_) => true,
+            Record::Entered(entry) => !matches!(entry.body, Body::Acted(_)),
+            Record::Hold(_) | Record::Release(_) => false,
         };
-        if !matches!(entry.body, Body::Acted(_)) && lsn > rows_lsn {
-            view.add_to_rows(lsn, entry);
+        if counts && lsn > rows_lsn {
+            view.add_to_rows(lsn, &item.record);
             settlements += 1;
         }
     }

@@ -6,9 +6,10 @@ use super::{Amounts, Open, State};
 use crate::adjust::{self, Party, Proposed, Verdict};
 use crate::clock::Micros;
 use crate::command::{Effect, Grant};
-use crate::entry::{Acted, Adjusted, Entry, Hold};
+use crate::entry::{Acted, Adjusted, Entry};
 use crate::period::{Closed, Period};
 use crate::quantity::Quantities;
+use crate::record::OpenHold;
 
 impl State {
     /// When the first command was decided.
@@ -22,7 +23,7 @@ impl State {
     }
 
     /// The open holds that were opened in a period, in no order.
-    pub(crate) fn holds_of(&self, period: Period) -> impl Iterator<Item = &Arc<Hold>> {
+    pub(crate) fn holds_of(&self, period: Period) -> impl Iterator<Item = &Arc<OpenHold>> {
         let (start, end) = (period.start(), period.end());
         let holds = self.holds.values().map(|Open { hold, .. }| hold);
         holds.filter(move |hold| start <= hold.opened_at && hold.opened_at < end)

@@ -8,10 +8,10 @@ use super::credit::Credit;
 use super::scope::Counters;
 use crate::calendar::{self, Span};
 use crate::clock::Micros;
-use crate::entry::Hold;
 use crate::hash::Map;
 use crate::quota::{Quota, Scope, Window};
 use crate::rate::{Price, Standing};
+use crate::record::{OpenHold, Run};
 
 /// A way to cut time into windows: a window length in a zone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -225,16 +225,18 @@ impl Tenant {
     }
 
     /// Where the scopes of a run are counted.
-    pub(crate) fn places(&self, project: &str, function: Option<&str>, key: &str) -> Places {
+    pub(crate) fn places(&self, run: &Run<'_>) -> Places {
+        let whose = &run.whose;
         let place = |names: &Map<String, u32>, name: &str| names.get(name).copied();
         let names = &self.names;
         [
             WHOLE,
-            place(&names.projects, project).unwrap_or(NOWHERE),
-            function
+            place(&names.projects, whose.project).unwrap_or(NOWHERE),
+            whose
+                .function
                 .and_then(|name| place(&names.functions, name))
                 .unwrap_or(NOWHERE),
-            place(&names.keys, key).unwrap_or(NOWHERE),
+            place(&names.keys, run.key).unwrap_or(NOWHERE),
         ]
     }
 
@@ -247,13 +249,14 @@ impl Tenant {
 
     /// The places of a hold's scopes. Those that are not counted yet are from now on, but at most
     /// `room` of them.
-    pub(crate) fn count_scopes(&mut self, hold: &Hold, at: Micros, room: u64) -> Places {
-        let places = self.places(&hold.project, hold.function.as_deref(), &hold.key);
+    pub(crate) fn count_scopes(&mut self, run: &Run<'_>, at: Micros, room: u64) -> Places {
+        let (project, function) = (run.whose.project, run.whose.function);
+        let places = self.places(run);
         let missing = places.contains(&NOWHERE);
         if room == 0
             || !missing
             || (places[2] == NOWHERE
-                && hold.function.is_none()
+                && function.is_none()
                 && places[1] != NOWHERE
                 && places[3] != NOWHERE)
         {
@@ -262,16 +265,16 @@ impl Tenant {
         self.advance(at);
         let most = self.scopes().saturating_add(room);
         let scopes = [
-            Some(Scope::Project(hold.project.clone())),
-            hold.function.clone().map(Scope::Function),
-            Some(Scope::Key(hold.key.clone())),
+            Some(Scope::Project(project.to_owned())),
+            function.map(|name| Scope::Function(name.to_owned())),
+            Some(Scope::Key(run.key.to_owned())),
         ];
         for scope in scopes.iter().flatten() {
             if self.scopes() < most {
                 self.count(scope);
             }
         }
-        self.places(&hold.project, hold.function.as_deref(), &hold.key)
+        self.places(run)
     }
 
     /// The place of a scope, which is counted from now on.
@@ -316,7 +319,7 @@ impl Tenant {
         &mut self,
         quotas: &[Quota],
         at: Micros,
-        open: impl Iterator<Item = (&'a Hold, Places)> + Clone,
+        open: impl Iterator<Item = (&'a OpenHold, Places)> + Clone,
     ) -> Result<(), String> {
         let mut calendars: Vec<Calendar> = ALWAYS
             .iter()
@@ -380,7 +383,7 @@ fn find(calendars: &mut Vec<Calendar>, quota: &Quota) -> Result<Option<usize>, S
 
 /// What a scope holds for holds opened before `start`.
 fn held_before<'a>(
-    open: impl Iterator<Item = (&'a Hold, Places)>,
+    open: impl Iterator<Item = (&'a OpenHold, Places)>,
     place: u32,
     start: Micros,
 ) -> super::Amounts {

@@ -6,19 +6,20 @@ use std::path::Path;
 use crate::clock::Micros;
 use crate::command::Effect;
 use crate::decide;
-use crate::entry::{Acted, Adjusted, Body, Hold, Settled};
+use crate::entry::{Acted, Adjusted, Body};
 use crate::error::{Error, Fault};
 use crate::journal::Position;
-use crate::merkle::{Frontier, Hash};
+use crate::journal::reader::Frame;
+use crate::merkle::{self, Frontier, Hash};
 use crate::period::Period;
 use crate::quantity::Meter;
 use crate::rate::Price;
-use crate::record::Record;
+use crate::record::{self, HoldRef, OpenHold, Posting, Record, Run, SettledRef, Stored};
 use crate::state::{Amounts, Bounds, State, amounts, held};
 use crate::verify::Verified;
 use crate::verify::reversals::Reversals;
-use crate::view::{Checkpoint, Durable, Item};
-use crate::walk::Segments;
+use crate::view::Checkpoint;
+use crate::walk::{self, Read, Segments};
 
 /// Sums of one tenant, kept apart from the state's own.
 #[derive(Default)]
@@ -73,47 +74,47 @@ impl Audit {
     }
 
     /// Checks a frame and takes it in.
-    pub(super) fn take(&mut self, durable: &Durable) -> Result<(), Error> {
-        let next = self.state.seq + 1;
-        self.reversals.frame(durable.position.segment, next);
-        for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
-            let seq = match &item.record {
-                Record::Entry(entry) => entry.seq,
-                Record::Hold(_) | Record::Release(_) => self.state.seq + 1,
-            };
-            let fault = |what| Fault {
-                segment: durable.position.segment,
-                offset: item.offset.into(),
-                lsn,
-                seq,
-                what,
-            };
-            let taken = self.item(lsn, item);
-            taken.map_err(|what| Error::Corrupt { fault: fault(what) })?;
-            if let Record::Entry(entry) = &item.record {
-                self.reversals.entry(entry, || fault(String::new()));
+    pub(super) fn take(&mut self, number: u32, frame: &Frame<'_>) -> Result<(), Error> {
+        self.reversals.frame(number, self.state.seq + 1);
+        walk::records(number, frame, |read, stored| {
+            self.record(&read, stored)?;
+            if let Stored::Entered(entry) = stored {
+                self.reversals.entry(entry, || Fault {
+                    segment: number,
+                    offset: read.offset.into(),
+                    lsn: read.lsn,
+                    seq: entry.seq,
+                    what: String::new(),
+                });
             }
-        }
-        self.pass_checkpoint(durable)
+            Ok(())
+        })?;
+        self.pass_checkpoint(walk::end(number, frame))
     }
 
-    fn item(&mut self, lsn: u64, item: &Item) -> Result<(), String> {
-        match &item.record {
-            Record::Hold(hold) => self.hold(hold)?,
-            Record::Release(release) => {
+    fn record(&mut self, read: &Read<'_>, stored: &Stored<'_>) -> Result<(), String> {
+        let record = stored.record();
+        match (stored, &record) {
+            (Stored::Hold(stored, _), Record::Hold(hold)) => self.hold(stored, hold)?,
+            (Stored::Settled(stored, of), Record::Settled(posting)) => {
+                self.settled(&stored.settled, &of.run, posting)?;
+            }
+            (Stored::Release(release), _) => {
                 if let Some(hold) = self.state.hold(&release.hold).cloned() {
-                    self.end(&hold, &Amounts::default());
+                    let run = hold.run().ok_or("the hold's names cannot be read")?;
+                    self.end(run.whose.tenant, &hold, &Amounts::default());
                 }
             }
-            Record::Entry(entry) => match &entry.body {
-                Body::Settled(settled) => self.settled(settled)?,
+            (Stored::Entered(entry), _) => match &entry.body {
                 Body::Acted(acted) => self.acted(entry.at, acted)?,
                 Body::Adjusted(adjusted) => self.adjusted(entry.at, adjusted)?,
+                Body::Settled(_) => {}
             },
+            (Stored::Hold(..) | Stored::Settled(..), _) => {}
         }
-        self.state.apply(lsn, &item.record, &Bounds::audit())?;
-        if let Some(leaf) = item.leaf {
-            self.frontier.push(leaf);
+        self.state.apply(read.lsn, &record, &Bounds::audit())?;
+        if let Some(leaf) = record::leaf(read.bytes) {
+            self.frontier.push(merkle::leaf(leaf));
             self.note_root();
         }
         Ok(())
@@ -121,11 +122,12 @@ impl Audit {
 
     /// A hold must have been allowed: priced by the card in force, within every hard quota and the
     /// cap.
-    fn hold(&mut self, hold: &Hold) -> Result<(), String> {
+    fn hold(&mut self, stored: &HoldRef<'_>, hold: &OpenHold) -> Result<(), String> {
         let state = &self.state;
-        let tenant = state.tenant(&hold.tenant);
-        let tenant = tenant.ok_or_else(|| format!("tenant `{}` is not known", hold.tenant))?;
-        if hold.granted.quantities() != Some(hold.quantities) {
+        let name = stored.run.whose.tenant;
+        let tenant = state.tenant(name);
+        let tenant = tenant.ok_or_else(|| format!("tenant `{name}` is not known"))?;
+        if stored.granted.quantities() != Some(hold.quantities) {
             return Err("the hold is not the worst case of its limits".to_owned());
         }
         let card = state
@@ -145,13 +147,16 @@ impl Audit {
         if decide::lacking_credit(tenant, &need, hold.opened_at).is_some() {
             return Err("the hold passes its tenant's credit".to_owned());
         }
-        let places = tenant.places(&hold.project, hold.function.as_deref(), &hold.key);
+        let places = tenant.places(&stored.run);
         for rule in tenant.rules_at(places) {
             if let Some(violation) = decide::violation(tenant, rule, &need, hold.opened_at) {
                 return Err(format!("the hold passes quota `{}`", violation.quota));
             }
         }
-        let balance = self.balances.entry(hold.tenant.clone()).or_default();
+        if !self.balances.contains_key(name) {
+            self.balances.insert(name.to_owned(), Balance::default());
+        }
+        let balance = self.balances.get_mut(name).ok_or("it has no balance")?;
         balance.held.add(&need);
         balance.open += 1;
         Ok(())
@@ -181,9 +186,15 @@ impl Audit {
     }
 
     /// A settlement must post the lesser of measured and held, at its hold's price.
-    fn settled(&mut self, settled: &Settled) -> Result<(), String> {
+    fn settled(
+        &mut self,
+        settled: &SettledRef<'_>,
+        run: &Run<'_>,
+        posting: &Posting,
+    ) -> Result<(), String> {
+        let hold = &posting.hold;
         for meter in Meter::MEASURED {
-            let held = settled.hold.quantities.get(meter);
+            let held = hold.quantities.get(meter);
             let (posted, overrun) = (settled.posted.get(meter), settled.overrun.get(meter));
             if posted > held || (overrun > 0 && posted != held) {
                 return Err(format!("{meter} is not the lesser of measured and held"));
@@ -191,33 +202,32 @@ impl Audit {
         }
         let card = self
             .state
-            .card(settled.hold.rate_card)
+            .card(hold.rate_card)
             .ok_or("its rate card is not known")?;
-        let hold = &settled.hold;
         let period = Period::of(hold.opened_at);
         if self.state.closed(period).is_some() {
             return Err(format!("it counts in period {period}, which is closed"));
         }
-        let tenant = self.state.tenant(&hold.tenant);
+        let tenant = self.state.tenant(run.whose.tenant);
         let tenant = tenant.ok_or("its tenant is not known")?;
         let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
         let charge = card.card.charge(&settled.posted, month);
-        if settled.funded != tenant.credit.draw(hold.opened_at, settled.charge.total) {
+        if *settled.funded != tenant.credit.draw(hold.opened_at, posting.total) {
             return Err("the charge is not paid from the credit that there was".to_owned());
         }
-        if charge.as_ref() != Some(&settled.charge) || settled.charge.total > settled.hold.amount {
+        if charge.as_ref() != Some(settled.charge.as_ref()) || posting.total > hold.amount {
             return Err("the charge is not what the rate card says".to_owned());
         }
         let posted = Amounts {
             quantities: settled.posted,
-            cost: settled.charge.total.0,
+            cost: posting.total.0,
         };
-        self.end(&settled.hold, &posted);
+        self.end(run.whose.tenant, hold, &posted);
         Ok(())
     }
 
-    fn end(&mut self, hold: &Hold, posted: &Amounts) {
-        if let Some(balance) = self.balances.get_mut(&hold.tenant) {
+    fn end(&mut self, tenant: &str, hold: &OpenHold, posted: &Amounts) {
+        if let Some(balance) = self.balances.get_mut(tenant) {
             balance.held.subtract(&held(hold));
             balance.posted.add(posted);
             balance.open = balance.open.saturating_sub(1);
@@ -225,7 +235,7 @@ impl Audit {
     }
 
     /// The checkpoint beside the journal must have the same tree.
-    fn pass_checkpoint(&mut self, durable: &Durable) -> Result<(), Error> {
+    fn pass_checkpoint(&mut self, end: Position) -> Result<(), Error> {
         let lsn = self.state.lsn;
         let Some(checkpoint) = self
             .checkpoint
@@ -236,10 +246,7 @@ impl Audit {
         if checkpoint.state.lsn == lsn && checkpoint.frontier == self.frontier {
             return Ok(());
         }
-        Err(self.fault(
-            durable.position,
-            "the checkpoint's tree is not the journal's",
-        ))
+        Err(self.fault(end, "the checkpoint's tree is not the journal's"))
     }
 
     fn fault(&self, position: Position, what: &str) -> Error {

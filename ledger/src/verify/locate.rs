@@ -10,7 +10,7 @@ use crate::journal::frame::{self, FrameHeader};
 use crate::journal::reader::{Reader, Rest, Step};
 use crate::journal::segment;
 use crate::merkle;
-use crate::record::{self, Record};
+use crate::record;
 use crate::tree;
 
 /// The most of a damaged frame that is looked at; the longest frame is shorter.
@@ -140,10 +140,10 @@ fn by_hashes(dir: &Path, first: u64, end: Option<u64>, leaves: &[&[u8]]) -> Opti
 fn by_decoding(first: u64, records: &[&[u8]]) -> Option<u64> {
     let mut seq = first;
     for bytes in records {
-        match Record::decode(bytes) {
-            Ok(Record::Entry(entry)) if entry.seq == seq => seq += 1,
-            Ok(Record::Hold(_) | Record::Release(_)) => {}
-            Ok(Record::Entry(_)) => return Some(seq),
+        match record::whole(bytes) {
+            Ok(Some(entry)) if entry.seq == seq => seq += 1,
+            Ok(None) => {}
+            Ok(Some(_)) => return Some(seq),
             Err(_) => return record::leaf(bytes).map(|_| seq),
         }
     }

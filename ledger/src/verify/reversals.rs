@@ -10,7 +10,6 @@ use crate::codec;
 use crate::entry::{Body, Entry, Settled};
 use crate::error::{Error, Fault};
 use crate::journal::{Position, segment};
-use crate::record::Record;
 use crate::walk::{self, Segments, Start};
 
 /// A settlement as a reversal has it, and where the reversal is.
@@ -106,21 +105,15 @@ fn settled_in(
         if expected.range(first..most).next().is_none() {
             return Ok(());
         }
-        for item in walk::decode(number, frame, false)?.items {
-            let Record::Entry(entry) = &item.record else {
-                continue;
-            };
+        walk::entries(number, frame, |entry| {
             let Body::Settled(settled) = &entry.body else {
-                continue;
+                return;
             };
-            if expected
-                .get(&entry.seq)
-                .is_some_and(|one| one.digest == digest(settled))
-            {
+            let is = |one: &Expected| one.digest == digest(settled);
+            if expected.get(&entry.seq).is_some_and(is) {
                 expected.remove(&entry.seq);
             }
-        }
-        Ok(())
+        })
     })?;
     Ok(())
 }

@@ -4,16 +4,15 @@
 //! `tenant 00 kind u8 | number u32 big-endian | project 00 function`. A value is
 //! `version u8 | postcard`.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::{DAY_US, MINUTE_US, month_number};
 use crate::clock::Micros;
 use crate::codec;
-use crate::entry::{Adjusted, Body, Settled};
+use crate::entry::{Body, Settled};
 use crate::money::Money;
 use crate::quantity::{Meter, Quantities};
+use crate::record::{Posting, Whose};
 
 /// Length of a slot. Every zone's offset today is a multiple of it.
 pub(crate) const SLOT_US: i64 = 15 * MINUTE_US;
@@ -30,7 +29,7 @@ pub(crate) enum Grain {
 }
 
 /// A row's key.
-pub(crate) type Key = Arc<[u8]>;
+pub(crate) type Key = Box<[u8]>;
 
 /// Sums of settlements and adjustments.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -64,8 +63,18 @@ pub(crate) struct Row {
 }
 
 impl Sums {
-    /// Adds a settlement.
-    pub(crate) fn settle(&mut self, settled: &Settled) {
+    /// Adds what a settlement posts.
+    pub(crate) fn post(&mut self, posting: &Posting) {
+        self.usage = self.usage.plus(&posting.posted);
+        if let Some(overrun) = &posting.overrun {
+            self.exceed(overrun);
+        }
+        for (cost, more) in self.costs.iter_mut().zip(posting.costs) {
+            *cost = sum(*cost, more);
+        }
+    }
+
+    fn settle(&mut self, settled: &Settled) {
         self.usage = self.usage.plus(&settled.posted);
         self.exceed(&settled.overrun);
         for line in &settled.charge.lines {
@@ -109,8 +118,7 @@ impl Sums {
     }
 
     fn cost_of(&mut self, meter: Meter, amount: Money) {
-        let place = Meter::MEASURED.iter().position(|known| *known == meter);
-        if let Some(cost) = place.and_then(|place| self.costs.get_mut(place)) {
+        if let Some(cost) = meter.place().and_then(|place| self.costs.get_mut(place)) {
             *cost = sum(*cost, amount);
         }
     }
@@ -222,56 +230,19 @@ pub(crate) fn number(grain: Grain, at: Micros) -> u32 {
 /// The first bytes of the keys of a tenant's rows from `number` on.
 pub(crate) fn start(tenant: &str, grain: Grain, number: u32) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
-    put_start(&mut key, tenant, grain, number);
-    key
-}
-
-fn put_start(key: &mut Vec<u8>, tenant: &str, grain: Grain, number: u32) {
-    key.clear();
     key.extend_from_slice(tenant.as_bytes());
     key.extend_from_slice(&[0, u8::from(grain == Grain::Month)]);
     key.extend_from_slice(&number.to_be_bytes());
+    key
 }
 
-/// Whose row it is. What belongs to no project, as an adjustment may, has an empty one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Whose<'a> {
-    /// The tenant.
-    pub(crate) tenant: &'a str,
-    /// The project.
-    pub(crate) project: &'a str,
-    /// The function, if one was invoked.
-    pub(crate) function: Option<&'a str>,
-}
-
-impl<'a> Whose<'a> {
-    /// Whose a settlement is.
-    pub(crate) fn settled(settled: &'a Settled) -> Self {
-        let hold = &settled.hold;
-        Self {
-            tenant: &hold.tenant,
-            project: &hold.project,
-            function: hold.function.as_deref(),
-        }
-    }
-
-    /// Whose an adjustment is: as the settlement that it reverses, or nobody's below the tenant.
-    pub(crate) fn adjusted(adjusted: &'a Adjusted) -> Self {
-        let nobody = Self {
-            tenant: &adjusted.tenant,
-            project: "",
-            function: None,
-        };
-        adjusted.what.reversed().map_or(nobody, Self::settled)
-    }
-}
-
-/// Writes the key of a row into `key`.
-pub(crate) fn put(key: &mut Vec<u8>, whose: Whose<'_>, grain: Grain, number: u32) {
-    put_start(key, whose.tenant, grain, number);
+/// The key of a row.
+pub(crate) fn key(whose: &Whose<'_>, grain: Grain, number: u32) -> Key {
+    let mut key = start(whose.tenant, grain, number);
     key.extend_from_slice(whose.project.as_bytes());
     key.push(0);
     key.extend_from_slice(whose.function.unwrap_or("").as_bytes());
+    key.into_boxed_slice()
 }
 
 /// Number, project and function out of the key of a row of `tenant`.

@@ -8,20 +8,40 @@
 
 use std::sync::Arc;
 
-use super::row::{self, Grain, Key, Row, Sums, Whose};
+use super::row::{self, Grain, Key, Row, Sums};
 use super::store::Store;
+use crate::calendar::{self, Span};
 use crate::clock::Micros;
-use crate::entry::{Adjusted, Settled};
+use crate::codec;
+use crate::entry::Adjusted;
 use crate::error::Error;
 use crate::hash::Map;
+use crate::record::{Posting, Whose};
+
+/// Whether the database has what a warm row has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Care {
+    /// It has.
+    Clean,
+    /// It has once the commit under way succeeds.
+    Frozen,
+    /// It has not.
+    Dirty,
+}
 
 #[derive(Debug)]
 struct Warm {
+    grain: Grain,
+    number: u32,
     row: Row,
-    dirty: bool,
+    care: Care,
     /// The commit cycle that last changed it.
     cycle: u64,
 }
+
+/// The warm rows of one tenant, by the stored names of whose they are. There are few of each: its
+/// month and its last days.
+type Groups = Map<Box<[u8]>, Vec<Warm>>;
 
 /// Why a settlement could not be added.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +59,10 @@ pub(crate) enum RowError {
 pub(crate) struct Rows {
     store: Arc<Store>,
     /// By tenant, as that is how rows are asked for.
-    warm: Map<String, Map<Key, Warm>>,
+    warm: Map<String, Groups>,
     cycle: u64,
-    key: Vec<u8>,
+    /// The month of the last settlement, and its number.
+    month: (Span, u32),
 }
 
 /// Rows to be written, sorted by key.
@@ -54,7 +75,7 @@ impl Rows {
             store,
             warm: Map::default(),
             cycle: 0,
-            key: Vec::new(),
+            month: (Span { start: 0, end: 0 }, 0),
         }
     }
 
@@ -64,9 +85,9 @@ impl Rows {
     }
 
     /// Adds the settlement of command `lsn`, unless a row includes it already.
-    pub(crate) fn settle(&mut self, lsn: u64, settled: &Settled) -> Result<(), RowError> {
-        let (whose, at) = (Whose::settled(settled), settled.hold.opened_at);
-        self.add(lsn, whose, at, |sums| sums.settle(settled))
+    pub(crate) fn settle(&mut self, lsn: u64, posting: &Posting) -> Result<(), RowError> {
+        let hold = &posting.hold;
+        self.add(lsn, hold.names(), hold.opened_at, |sums| sums.post(posting))
     }
 
     /// Adds the adjustment of command `lsn`, recorded at `at`, unless a row includes it already.
@@ -76,71 +97,68 @@ impl Rows {
         at: Micros,
         adjusted: &Adjusted,
     ) -> Result<(), RowError> {
-        let whose = Whose::adjusted(adjusted);
-        self.add(lsn, whose, at, |sums| sums.adjust(adjusted.amount))
+        let mut names = Vec::new();
+        codec::append(&mut names, &Whose::adjusted(adjusted));
+        self.add(lsn, &names, at, |sums| sums.adjust(adjusted.amount))
     }
 
+    /// Adds to the rows of an instant and of those whose stored names are `names`.
     fn add(
         &mut self,
         lsn: u64,
-        whose: Whose<'_>,
+        names: &[u8],
         at: Micros,
         add: impl Fn(&mut Sums),
     ) -> Result<(), RowError> {
-        for (grain, slot) in [(Grain::Day, row::slot_number(at)), (Grain::Month, 0)] {
-            row::put(&mut self.key, whose, grain, row::number(grain, at));
-            self.add_to_row(lsn, whose.tenant, slot, &add)?;
+        let places = self.places(at);
+        let whose = Whose::read(names).ok_or(RowError::Decode)?;
+        if !self.warm.contains_key(whose.tenant) {
+            self.warm.insert(whose.tenant.to_owned(), Groups::default());
         }
-        Ok(())
-    }
-
-    /// Adds to a slot of the row whose key stands in `key`.
-    fn add_to_row(
-        &mut self,
-        lsn: u64,
-        tenant: &str,
-        slot: u8,
-        add: impl Fn(&mut Sums),
-    ) -> Result<(), RowError> {
-        if !self.warm.contains_key(tenant) {
-            self.warm.insert(tenant.to_owned(), Map::default());
-        }
-        let Some(rows) = self.warm.get_mut(tenant) else {
+        let Some(groups) = self.warm.get_mut(whose.tenant) else {
             return Ok(());
         };
-        let warm = match rows.get_mut(self.key.as_slice()) {
-            Some(warm) => warm,
-            None => {
-                let stored = self.store.get(&self.key).map_err(RowError::Read)?;
-                let row = match stored {
-                    None => Row::default(),
-                    Some(bytes) => Row::decode(&bytes).ok_or(RowError::Decode)?,
-                };
-                let fresh = Warm {
-                    row,
-                    dirty: false,
-                    cycle: self.cycle,
-                };
-                rows.entry(Arc::from(self.key.as_slice())).or_insert(fresh)
-            }
+        let group = match groups.get_mut(names) {
+            Some(group) => group,
+            None => groups.entry(Box::from(names)).or_default(),
         };
-        if warm.row.lsn < lsn {
-            warm.row.lsn = lsn;
-            add(warm.row.slot(slot));
-            warm.dirty = true;
-            warm.cycle = self.cycle;
+        for (grain, number, slot) in places {
+            let warm = warm(group, &self.store, &whose, (grain, number))?;
+            if warm.row.lsn < lsn {
+                warm.row.lsn = lsn;
+                add(warm.row.slot(slot));
+                warm.care = Care::Dirty;
+                warm.cycle = self.cycle;
+            }
         }
         Ok(())
     }
 
-    /// The dirty rows, which count as clean from now on.
+    /// The rows of an instant: grain, number and slot.
+    fn places(&mut self, at: Micros) -> [(Grain, u32, u8); 2] {
+        if !self.month.0.contains(at) {
+            self.month = (calendar::month(at), row::number(Grain::Month, at));
+        }
+        let day = row::number(Grain::Day, at);
+        [
+            (Grain::Day, day, row::slot_number(at)),
+            (Grain::Month, self.month.1, 0),
+        ]
+    }
+
+    /// The dirty rows, which count as committed if [`Rows::committed`] follows.
     pub(crate) fn freeze(&mut self) -> Frozen {
-        let rows = self.warm.values_mut().flatten();
-        let dirty = rows.filter(|(_, warm)| warm.dirty).map(|(key, warm)| {
-            warm.dirty = false;
-            (Arc::clone(key), warm.row.encode())
-        });
-        let mut frozen: Frozen = dirty.collect();
+        let mut frozen = Frozen::new();
+        for (names, group) in self.warm.values_mut().flatten() {
+            let Some(whose) = Whose::read(names) else {
+                continue;
+            };
+            for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
+                warm.care = Care::Frozen;
+                let key = row::key(&whose, warm.grain, warm.number);
+                frozen.push((key, warm.row.encode()));
+            }
+        }
         frozen.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         frozen
     }
@@ -148,35 +166,81 @@ impl Rows {
     /// Frozen rows are durable: those that were not touched for a whole cycle need not be warm.
     pub(crate) fn committed(&mut self) {
         let cycle = self.cycle;
-        self.warm.retain(|_, rows| {
-            rows.retain(|_, warm| warm.dirty || warm.cycle >= cycle);
-            !rows.is_empty()
+        let keep = |warm: &mut Warm| {
+            if warm.care == Care::Frozen {
+                warm.care = Care::Clean;
+            }
+            warm.care == Care::Dirty || warm.cycle >= cycle
+        };
+        self.warm.retain(|_, groups| {
+            groups.retain(|_, group| {
+                group.retain_mut(keep);
+                !group.is_empty()
+            });
+            !groups.is_empty()
         });
         self.cycle += 1;
     }
 
     /// Frozen rows could not be written.
-    pub(crate) fn not_committed(&mut self, frozen: &Frozen) {
-        for (key, _) in frozen {
-            let mut rows = self.warm.values_mut();
-            if let Some(warm) = rows.find_map(|rows| rows.get_mut(key)) {
-                warm.dirty = true;
+    pub(crate) fn not_committed(&mut self) {
+        for warm in self
+            .warm
+            .values_mut()
+            .flatten()
+            .flat_map(|(_, group)| group)
+        {
+            if warm.care == Care::Frozen {
+                warm.care = Care::Dirty;
             }
         }
     }
 
     /// Copies of a tenant's warm rows from `from` up to but not `to`, in order.
     pub(crate) fn warm(&self, tenant: &str, from: &[u8], to: &[u8]) -> Vec<(Key, Row)> {
-        let Some(rows) = self.warm.get(tenant) else {
-            return Vec::new();
-        };
-        let inside = rows
-            .iter()
-            .filter(|(key, _)| from <= key.as_ref() && key.as_ref() < to);
-        let mut rows: Vec<(Key, Row)> = inside
-            .map(|(key, warm)| (Arc::clone(key), warm.row.clone()))
-            .collect();
+        let groups = self.warm.get(tenant).into_iter().flatten();
+        let mut rows = Vec::new();
+        for (names, group) in groups {
+            let Some(whose) = Whose::read(names) else {
+                continue;
+            };
+            for warm in group {
+                let key = row::key(&whose, warm.grain, warm.number);
+                if from <= &*key && &*key < to {
+                    rows.push((key, warm.row.clone()));
+                }
+            }
+        }
         rows.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         rows
     }
+}
+
+/// A row, from the group or the database, or a new one.
+fn warm<'a>(
+    group: &'a mut Vec<Warm>,
+    store: &Store,
+    whose: &Whose<'_>,
+    (grain, number): (Grain, u32),
+) -> Result<&'a mut Warm, RowError> {
+    let same = |warm: &Warm| warm.number == number && warm.grain == grain;
+    let place = match group.iter().position(same) {
+        Some(place) => place,
+        None => {
+            let stored = store.get(&row::key(whose, grain, number));
+            let row = match stored.map_err(RowError::Read)? {
+                None => Row::default(),
+                Some(bytes) => Row::decode(&bytes).ok_or(RowError::Decode)?,
+            };
+            group.push(Warm {
+                grain,
+                number,
+                row,
+                care: Care::Clean,
+                cycle: 0,
+            });
+            group.len() - 1
+        }
+    };
+    group.get_mut(place).ok_or(RowError::Decode)
 }

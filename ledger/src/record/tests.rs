@@ -1,0 +1,157 @@
+//! Stored bytes are the same from every side, and what is not a record is told.
+
+use std::borrow::Cow;
+
+use super::*;
+use crate::entry::Settled;
+use crate::quantity::Ceiling;
+use crate::rate::Charge;
+
+#[test]
+fn records_round_trip_and_reject_what_is_not_theirs() {
+    let release = Release {
+        hold: Id([7; 16]),
+        at: -5,
+        reason: "start failed".to_owned(),
+    };
+    let mut bytes = Vec::new();
+    release.encode(&mut bytes);
+    let read = |bytes: &[u8]| Stored::read(bytes).map(|stored| stored.record());
+    assert_eq!(read(&bytes).unwrap(), Record::Release(Arc::new(release)));
+    assert_eq!(leaf(&bytes), None);
+    assert_eq!(whole(&bytes), Ok(None));
+    for (place, value, says) in [(0, 9, "kind 9"), (1, 3, "version 3")] {
+        let mut bad = bytes.clone();
+        bad[place] = value;
+        assert!(read(&bad).unwrap_err().contains(says));
+        assert!(whole(&bad).unwrap_err().contains(says));
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(read(&longer).unwrap_err().contains("too many"));
+    assert!(read(&bytes[..bytes.len() - 1]).is_err());
+    assert!(read(&[]).is_err());
+}
+
+fn hold<'a>(tenant: &'a str, function: Option<&'a str>) -> HoldRef<'a> {
+    HoldRef {
+        id: Id([1; 16]),
+        execution: Id([2; 16]),
+        run: Run {
+            whose: Whose {
+                tenant,
+                project: "web",
+                function,
+            },
+            key: "key",
+        },
+        image: "python",
+        tags: vec![("cost_center", "42"), ("", "")],
+        granted: Ceiling {
+            cpu_ms: 1,
+            wall_ms: 2,
+            cpu_millis: 3,
+            memory_bytes: 4,
+        },
+        reduced: true,
+        quantities: Quantities {
+            memory_byte_ms: u128::MAX,
+            ..Quantities::default()
+        },
+        amount: Money(-1),
+        rate_card: 300,
+        opened_at: -7,
+        idempotency: Some(Idempotency {
+            key: [8; 32],
+            fingerprint: [9; 32],
+        }),
+    }
+}
+
+fn opened(stored: &HoldRef<'_>) -> OpenHold {
+    let mut bytes = Vec::new();
+    stored.encode(&mut bytes);
+    stored.open(body(&bytes))
+}
+
+#[test]
+fn a_hold_is_the_same_bytes_alone_kept_and_in_its_settlement() {
+    let stored = hold("acme", Some("f"));
+    let open = opened(&stored);
+    let kept = open.whole().unwrap();
+    let tags = [("cost_center", "42"), ("", "")];
+    assert_eq!(kept.tags, tags.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    assert_eq!((kept.tenant.as_str(), kept.opened_at), ("acme", -7));
+    assert_eq!(open.run(), Some(stored.run));
+    assert_eq!(open.whose(), Some(stored.run.whose));
+    // A checkpoint holds what it held when holds were kept whole.
+    let (mut of_open, mut of_kept) = (Vec::new(), Vec::new());
+    codec::append(&mut of_open, &(&open, 7_u32));
+    codec::append(&mut of_kept, &(&kept, 7_u32));
+    assert_eq!(of_open, of_kept);
+    assert_eq!(postcard::from_bytes(&of_open), Ok((open.clone(), 7_u32)));
+
+    let charge = Charge {
+        currency: "USD".to_owned(),
+        total: Money(5),
+        lines: Vec::new(),
+    };
+    let funded = [Funding {
+        grant: 3,
+        amount: Money(2),
+    }];
+    let settlement = SettlementRef {
+        seq: 9,
+        at: 3,
+        hold: open.bytes(),
+        settled: SettledRef {
+            posted: Quantities::default(),
+            overrun: stored.quantities,
+            charge: Cow::Borrowed(&charge),
+            funded: Cow::Borrowed(&funded),
+            outcome: "exited",
+            estimated: true,
+        },
+    };
+    let mut bytes = Vec::new();
+    settlement.encode(&mut bytes);
+    let entry = Entry {
+        seq: 9,
+        at: 3,
+        body: Body::Settled(Settled {
+            hold: Arc::new(kept),
+            posted: Quantities::default(),
+            overrun: stored.quantities,
+            charge: charge.clone(),
+            funded: funded.to_vec(),
+            outcome: "exited".to_owned(),
+            estimated: true,
+        }),
+    };
+    assert_eq!(whole(&bytes), Ok(Some(entry.clone())));
+    let mut same = Vec::new();
+    encode(&entry, &mut same);
+    assert_eq!(same, bytes);
+    let record = Stored::read(&bytes).unwrap().record();
+    assert_eq!(
+        record,
+        Record::Settled(settlement.posting(Arc::new(open.clone())))
+    );
+}
+
+#[test]
+fn stored_names_are_found_whatever_their_length_and_differ_where_names_do() {
+    for length in [1, 127, 128, 300, 20_000] {
+        let tenant = "x".repeat(length);
+        let stored = hold(&tenant, Some("f"));
+        let open = opened(&stored);
+        assert_eq!(open.run(), Some(stored.run));
+        assert_eq!(open.whose(), Some(stored.run.whose));
+        let mut names = Vec::new();
+        codec::append(&mut names, &stored.run.whose);
+        assert_eq!(open.names(), names);
+    }
+    let names = |function| opened(&hold("acme", function)).names().to_vec();
+    assert_ne!(names(None), names(Some("")));
+    assert_ne!(names(Some("f")), names(Some("g")));
+    assert_eq!(names(Some("f")), names(Some("f")));
+}
