@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 
-use crate::merkle;
-use crate::record;
 use crate::shared::Shared;
-use crate::view::{Durable, Item};
-use crate::writer::Batch;
+use crate::view::{Durable, Spent};
 
-/// Runs until the writer has ended.
-pub(crate) fn run(shared: &Arc<Shared>, batches: &Receiver<Batch>) {
-    while let Ok(batch) = batches.recv() {
-        shared.absorbing(batch.records.first().map(|(record, _)| record.at()));
-        let durable = durable(batch);
+/// Runs until the writer has ended. Emptied batches go back through `spent`.
+pub(crate) fn run(shared: &Arc<Shared>, batches: &Receiver<Durable>, spent: &SyncSender<Spent>) {
+    while let Ok(mut durable) = batches.recv() {
+        let first = durable.items.first().map(|item| item.record.at());
+        shared.absorbing(first);
+        // Before anything is locked.
+        durable.hash();
         let absorbed = shared.view_mut().absorb(&durable);
         if let Err(fault) = absorbed {
             tracing::error!(%fault, "the view does not follow the journal; recording ends");
@@ -23,24 +22,7 @@ pub(crate) fn run(shared: &Arc<Shared>, batches: &Receiver<Batch>) {
         }
         let count = u64::try_from(durable.items.len()).unwrap_or(0);
         shared.absorbed(durable.first_lsn + count - 1);
-    }
-}
-
-/// Hashes the entries of a batch, before anything is locked.
-fn durable(batch: Batch) -> Durable {
-    let items = batch.records.into_iter().map(|(record, place)| {
-        let offset = batch.start.offset + u64::try_from(place.start).unwrap_or(0);
-        let bytes = batch.frame.get(place).unwrap_or_default();
-        let leaf = record::leaf(bytes).map(merkle::leaf);
-        Item {
-            record,
-            offset: u32::try_from(offset).unwrap_or(u32::MAX),
-            leaf,
-        }
-    });
-    Durable {
-        position: batch.end,
-        first_lsn: batch.first_lsn,
-        items: items.collect(),
+        // Where enough wait already, or the writer has ended, this one is dropped.
+        drop(spent.try_send(durable.spend()));
     }
 }

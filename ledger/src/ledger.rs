@@ -37,6 +37,9 @@ use crate::writer::{Command, Writer};
 /// Batches that may wait for the view before the writer waits for it.
 const BATCHES: usize = 64;
 
+/// Emptied batches that wait to be filled again.
+const SPENT: usize = 4;
+
 /// A ledger; cheap to clone. Every command is durable before its ticket resolves.
 ///
 /// Its threads end with [`Ledger::close`], or when the last clone is dropped: then nothing durable
@@ -86,23 +89,25 @@ impl Ledger {
             journal_bytes,
         } = recover::recover(&options, &disk)?;
         let (commands, queue) = mpsc::sync_channel(options.queue);
-        let (batches, absorbed) = mpsc::sync_channel(BATCHES);
+        let (batches, durable) = mpsc::sync_channel(BATCHES);
+        let (emptied, spent) = mpsc::sync_channel(SPENT);
         let state = view.state.clone();
         let shared = Arc::new(Shared::new(options, clock, view, committed));
         shared.journal_bytes.store(journal_bytes, Ordering::Relaxed);
         let writer = Writer {
             bounds: Bounds::of(&shared.options),
-            frame_bytes: 0,
             shared: Arc::clone(&shared),
             journal,
             state,
             commands: queue,
             view: batches,
+            spent,
+            replies: Vec::new(),
         };
         let (for_view, for_commit) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = Threads {
             writer: start("writer", move || writer.run())?,
-            view: start("view", move || absorb::run(&for_view, &absorbed))?,
+            view: start("view", move || absorb::run(&for_view, &durable, &emptied))?,
             commit: start("commit", move || commit::run(&for_commit))?,
             lock,
         };
@@ -125,7 +130,8 @@ impl Ledger {
             self.poke();
             return Err(Busy::NoRoom);
         }
-        self.inner.send(|answer| Command::Hold(request, answer))
+        self.inner
+            .send(|answer| Command::Hold(Box::new(request), answer))
     }
 
     /// Ends a hold with a charge.
@@ -134,7 +140,7 @@ impl Ledger {
         settlement: Settlement,
     ) -> Result<Ticket<Result<Receipt, Rejection>>, Busy> {
         self.inner
-            .send(|answer| Command::Settle(settlement, answer))
+            .send(|answer| Command::Settle(Box::new(settlement), answer))
     }
 
     /// Ends a hold without a charge.
@@ -149,7 +155,8 @@ impl Ledger {
 
     /// Records an administrative act.
     pub fn act(&self, act: Act) -> Result<Ticket<Result<Recorded, Rejection>>, Busy> {
-        self.inner.send(|answer| Command::Act(act, answer))
+        self.inner
+            .send(|answer| Command::Act(Box::new(act), answer))
     }
 
     /// Lets the writer look for room again: it does so with each batch, and holds make none

@@ -17,10 +17,10 @@ use crate::clock::Micros;
 use crate::entry::Body;
 use crate::index::{Index, Sealed};
 use crate::journal::Position;
-use crate::merkle::{Frontier, Hash};
+use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::state::{Bounds, State};
 
 /// The magic of the checkpoint file.
@@ -71,6 +71,8 @@ pub(crate) struct Item {
     pub(crate) record: Record,
     /// Where its bytes lie in the segment.
     pub(crate) offset: u32,
+    /// How many there are.
+    pub(crate) bytes: u32,
     /// The hash of an entry's bytes.
     pub(crate) leaf: Option<Hash>,
 }
@@ -78,10 +80,14 @@ pub(crate) struct Item {
 /// A durable frame.
 #[derive(Debug)]
 pub(crate) struct Durable {
+    /// Where it begins in its segment.
+    pub(crate) start: u64,
     /// The place behind it.
     pub(crate) position: Position,
     /// Number of the first record.
     pub(crate) first_lsn: u64,
+    /// Its bytes, as long as entries are to be hashed.
+    pub(crate) frame: Vec<u8>,
     /// The records.
     pub(crate) items: Vec<Item>,
 }
@@ -117,6 +123,40 @@ impl Unwritten {
         oldest.map_or(0, |since| {
             u64::try_from(now.saturating_sub(since)).unwrap_or(0)
         })
+    }
+}
+
+/// The room that a frame has taken in memory, emptied, for another one.
+#[derive(Debug, Default)]
+pub(crate) struct Spent {
+    /// For its bytes.
+    pub(crate) frame: Vec<u8>,
+    /// For its records.
+    pub(crate) items: Vec<Item>,
+}
+
+impl Durable {
+    /// Hashes the entries.
+    pub(crate) fn hash(&mut self) {
+        for item in &mut self.items {
+            let place = |at: u64| usize::try_from(at.saturating_sub(self.start));
+            let (Ok(from), Ok(to)) = (
+                place(item.offset.into()),
+                place(u64::from(item.offset) + u64::from(item.bytes)),
+            ) else {
+                continue;
+            };
+            let bytes = self.frame.get(from..to).unwrap_or_default();
+            item.leaf = record::leaf(bytes).map(merkle::leaf);
+        }
+    }
+
+    /// Its emptied room.
+    pub(crate) fn spend(self) -> Spent {
+        let (mut frame, mut items) = (self.frame, self.items);
+        frame.clear();
+        items.clear();
+        Spent { frame, items }
     }
 }
 

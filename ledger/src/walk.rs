@@ -299,12 +299,15 @@ pub(crate) fn decode(number: u32, frame: &Frame<'_>, hash: bool) -> Result<Durab
         items.push(Item {
             record: stored.record(),
             offset: read.offset,
+            bytes: u32::try_from(read.bytes.len()).unwrap_or(u32::MAX),
             leaf: leaf.map(merkle::leaf),
         });
         Ok(())
     })?;
     Ok(Durable {
+        start: frame.offset,
         position: end(number, frame),
+        frame: Vec::new(),
         first_lsn: frame.header.first_lsn,
         items,
     })

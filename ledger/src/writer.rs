@@ -6,7 +6,6 @@
 //! ```
 //! There is no timer: while one batch syncs, the next one gathers.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,60 +18,38 @@ use crate::entry::Entry;
 use crate::error::Failed;
 use crate::id::Id;
 use crate::journal::frame::FrameBuilder;
-use crate::journal::{Journal, Position, Space};
+use crate::journal::{Journal, Space};
 use crate::record::{self, Record};
 use crate::rejection::Rejection;
 use crate::shared::Shared;
 use crate::state::{Bounds, State};
 use crate::ticket::Answer;
+use crate::view::{Durable, Item, Spent};
 
-/// A command on its way, with where its answer goes.
+/// A command on its way, with where its answer goes; small, as the queue has room for thousands.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// See [`crate::Ledger::hold`].
-    Hold(HoldRequest, Answer<Result<Held, Rejection>>),
+    Hold(Box<HoldRequest>, Answer<Result<Held, Rejection>>),
     /// See [`crate::Ledger::settle`].
-    Settle(Settlement, Answer<Result<Receipt, Rejection>>),
+    Settle(Box<Settlement>, Answer<Result<Receipt, Rejection>>),
     /// See [`crate::Ledger::release`].
     Release(Id, String, Answer<Result<Released, Rejection>>),
     /// See [`crate::Ledger::act`].
-    Act(Act, Answer<Result<Recorded, Rejection>>),
+    Act(Box<Act>, Answer<Result<Recorded, Rejection>>),
     /// Only looks whether there is room again.
     Look,
     /// Ends the writer, after everything that was queued before.
     Close,
 }
 
-/// A decided command that waits for its frame to be durable.
-enum Reply {
-    Held(Answer<Result<Held, Rejection>>, Result<Held, Rejection>),
-    Settled(
-        Answer<Result<Receipt, Rejection>>,
-        Result<Receipt, Rejection>,
-    ),
-    Released(
-        Answer<Result<Released, Rejection>>,
-        Result<Released, Rejection>,
-    ),
-    Recorded(
-        Answer<Result<Recorded, Rejection>>,
-        Result<Recorded, Rejection>,
-    ),
-}
-
-/// A durable batch on its way to the view.
+/// A put answer that waits for its frame to be durable.
 #[derive(Debug)]
-pub(crate) struct Batch {
-    /// Where the frame begins.
-    pub(crate) start: Position,
-    /// The place behind it.
-    pub(crate) end: Position,
-    /// Number of the first record.
-    pub(crate) first_lsn: u64,
-    /// The frame.
-    pub(crate) frame: Vec<u8>,
-    /// The records, and where their bytes lie in the frame.
-    pub(crate) records: Vec<(Record, Range<usize>)>,
+pub(crate) enum Reply {
+    Held(Answer<Result<Held, Rejection>>),
+    Settled(Answer<Result<Receipt, Rejection>>),
+    Released(Answer<Result<Released, Rejection>>),
+    Recorded(Answer<Result<Recorded, Rejection>>),
 }
 
 /// The writer thread's own.
@@ -89,18 +66,19 @@ pub(crate) struct Writer {
     /// Where commands come from.
     pub(crate) commands: Receiver<Command>,
     /// Where durable batches go.
-    pub(crate) view: SyncSender<Batch>,
-    /// Bytes of the last frame: the next one will need about as many.
-    pub(crate) frame_bytes: usize,
+    pub(crate) view: SyncSender<Durable>,
+    /// Where they come back from, emptied, to be filled again.
+    pub(crate) spent: Receiver<Spent>,
+    /// The answers of the batch.
+    pub(crate) replies: Vec<Reply>,
 }
 
-/// A frame and the answers that wait for it.
+/// A frame being filled.
 struct Draft {
     now: Micros,
     space: Space,
     frame: FrameBuilder,
-    records: Vec<(Record, Range<usize>)>,
-    replies: Vec<Reply>,
+    items: Vec<Item>,
 }
 
 /// Tells that nothing is recorded any more, however the writer ends.
@@ -119,82 +97,58 @@ impl Writer {
     /// Runs until the ledger is closed or dropped, or a write fails.
     pub(crate) fn run(mut self) {
         let _end = End(Arc::clone(&self.shared));
-        let mut waiting = VecDeque::new();
-        let mut open = true;
-        while open {
-            open = self.gather(&mut waiting);
-            while !waiting.is_empty() {
-                if let Err(Poisoned) = self.batch(&mut waiting) {
-                    return;
-                }
-                if open && waiting.len() < self.shared.options.batch_max {
-                    open = self.drain(&mut waiting);
-                }
+        while let Ok(first) = self.commands.recv() {
+            match self.batch(first) {
+                Ok(true) => {}
+                Ok(false) | Err(Poisoned) => return,
             }
         }
     }
 
-    /// Blocks for the first command and takes what else waits; false once no more will come.
-    fn gather(&self, waiting: &mut VecDeque<Command>) -> bool {
-        match self.commands.recv() {
-            Ok(Command::Close) | Err(_) => return false,
-            Ok(command) => waiting.push_back(command),
-        }
-        self.drain(waiting)
-    }
-
-    fn drain(&self, waiting: &mut VecDeque<Command>) -> bool {
-        while waiting.len() < self.shared.options.batch_max {
-            match self.commands.try_recv() {
-                Ok(Command::Close) => return false,
-                Ok(command) => waiting.push_back(command),
-                Err(_) => break,
-            }
-        }
-        true
-    }
-
-    /// Decides as many of the waiting commands as one frame takes, and carries them through.
-    fn batch(&mut self, waiting: &mut VecDeque<Command>) -> Result<(), Poisoned> {
+    /// Decides the first command and what else waits, as much as one frame takes, and carries all
+    /// of it through; false once no more will come.
+    fn batch(&mut self, first: Command) -> Result<bool, Poisoned> {
         self.shared.wait_tail();
         let space = self.journal.space();
         self.shared
             .room
             .store(space == Space::Holds, Ordering::Release);
+        let spent = self.spent.try_recv().ok();
+        let Spent { frame, items } = spent.unwrap_or_default();
         let mut draft = Draft {
             now: self.shared.clock.now_us(),
             space,
-            frame: FrameBuilder::new(self.state.lsn + 1, self.state.seq + 1, self.frame_bytes),
-            records: Vec::with_capacity(waiting.len()),
-            replies: Vec::with_capacity(waiting.len()),
+            frame: FrameBuilder::new(self.state.lsn + 1, self.state.seq + 1, frame),
+            items,
         };
-        let mut taken = 0;
-        while self.journal.takes_more(&draft.frame) {
-            let Some(command) = waiting.pop_front() else {
+        let (mut next, mut taken) = (Some(first), 0);
+        let mut open = true;
+        while let Some(command) = next.take() {
+            if matches!(command, Command::Close) {
+                open = false;
                 break;
-            };
+            }
             taken += 1;
             self.decide(command, &mut draft)?;
+            if taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
+                next = self.commands.try_recv().ok();
+            }
         }
+        let taken = u64::try_from(taken).unwrap_or(0);
         self.shared.queued.fetch_sub(taken, Ordering::Relaxed);
-        self.carry(draft)
+        self.carry(draft)?;
+        Ok(open)
     }
 
     fn carry(&mut self, draft: Draft) -> Result<(), Poisoned> {
-        let Draft {
-            frame,
-            records,
-            replies,
-            ..
-        } = draft;
-        if records.is_empty() {
-            replies.into_iter().for_each(Reply::give);
+        let Draft { frame, items, .. } = draft;
+        if items.is_empty() {
+            self.replies.drain(..).for_each(Reply::give);
             return Ok(());
         }
-        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
         let start = self.journal.position();
         let frame = frame.finish(self.journal.salt());
-        self.frame_bytes = frame.len().saturating_add(frame.len() / 8);
         if let Err(error) = self.journal.append(&frame) {
             tracing::error!(%error, "the journal could not be written; nothing more is recorded");
             return Err(Poisoned);
@@ -204,16 +158,15 @@ impl Writer {
             .journal_bytes
             .fetch_add(bytes, Ordering::Relaxed);
         self.shared.set_durable(self.state.lsn);
-        replies.into_iter().for_each(Reply::give);
-        let (end, first_lsn) = (self.journal.position(), self.state.lsn + 1 - count);
-        let batch = Batch {
-            start,
-            end,
-            first_lsn,
+        self.replies.drain(..).for_each(Reply::give);
+        let durable = Durable {
+            start: start.offset,
+            position: self.journal.position(),
+            first_lsn: self.state.lsn + 1 - count,
             frame,
-            records,
+            items,
         };
-        if self.view.send(batch).is_err() {
+        if self.view.send(durable).is_err() {
             tracing::error!("the view has ended; nothing more is recorded");
             return Err(Poisoned);
         }
@@ -232,17 +185,24 @@ impl Writer {
         }
         let reply = match command {
             Command::Look | Command::Close => return Ok(()),
-            Command::Hold(request, answer) => Reply::Held(answer, self.hold(request, at, draft)?),
+            Command::Hold(request, answer) => {
+                answer.put(self.hold(&request, at, draft)?);
+                Reply::Held(answer)
+            }
             Command::Settle(settlement, answer) => {
-                Reply::Settled(answer, self.settle(&settlement, at, draft)?)
+                answer.put(self.settle(&settlement, at, draft)?);
+                Reply::Settled(answer)
             }
             Command::Release(hold, reason, answer) => {
-                let released = self.release(hold, reason, at, draft)?;
-                Reply::Released(answer, released)
+                answer.put(self.release(hold, reason, at, draft)?);
+                Reply::Released(answer)
             }
-            Command::Act(act, answer) => Reply::Recorded(answer, self.act(act, at, draft)?),
+            Command::Act(act, answer) => {
+                answer.put(self.act(*act, at, draft)?);
+                Reply::Recorded(answer)
+            }
         };
-        draft.replies.push(reply);
+        self.replies.push(reply);
         Ok(())
     }
 
@@ -256,18 +216,18 @@ impl Writer {
 
     fn hold(
         &mut self,
-        request: HoldRequest,
+        request: &HoldRequest,
         at: Micros,
         draft: &mut Draft,
     ) -> Result<Result<Held, Rejection>, Poisoned> {
-        let terms = match decide::hold(self.desk(at), &request) {
+        let terms = match decide::hold(self.desk(at), request) {
             Ok(terms) => terms,
             Err(rejection) => {
-                self.shared.denied().note(&request, &rejection, at);
+                self.shared.denied().note(request, &rejection, at);
                 return Ok(Err(rejection));
             }
         };
-        let hold = terms.open(&request);
+        let hold = terms.open(request);
         let place = match self.write(draft, |bytes| hold.encode(bytes)) {
             Ok(place) => place,
             Err(rejection) => return Ok(Err(rejection)),
@@ -380,7 +340,13 @@ impl Writer {
             tracing::error!(%fault, "a decision does not fit the state; nothing more is recorded");
             return Err(Poisoned);
         }
-        draft.records.push((record, place));
+        let before = usize::try_from(self.journal.position().offset).unwrap_or(0);
+        draft.items.push(Item {
+            record,
+            offset: u32::try_from(before + place.start).unwrap_or(u32::MAX),
+            bytes: u32::try_from(place.len()).unwrap_or(u32::MAX),
+            leaf: None,
+        });
         Ok(())
     }
 }
@@ -389,10 +355,10 @@ impl Command {
     /// Answers that the command was not carried out.
     fn refuse(self, failed: Failed) {
         match self {
-            Self::Hold(_, answer) => answer.give(Err(failed)),
-            Self::Settle(_, answer) => answer.give(Err(failed)),
-            Self::Release(_, _, answer) => answer.give(Err(failed)),
-            Self::Act(_, answer) => answer.give(Err(failed)),
+            Self::Hold(_, answer) => answer.fail(failed),
+            Self::Settle(_, answer) => answer.fail(failed),
+            Self::Release(_, _, answer) => answer.fail(failed),
+            Self::Act(_, answer) => answer.fail(failed),
             Self::Look | Self::Close => {}
         }
     }
@@ -401,10 +367,10 @@ impl Command {
 impl Reply {
     fn give(self) {
         match self {
-            Self::Held(answer, held) => answer.give(Ok(held)),
-            Self::Settled(answer, receipt) => answer.give(Ok(receipt)),
-            Self::Released(answer, released) => answer.give(Ok(released)),
-            Self::Recorded(answer, recorded) => answer.give(Ok(recorded)),
+            Self::Held(answer) => answer.give(),
+            Self::Settled(answer) => answer.give(),
+            Self::Released(answer) => answer.give(),
+            Self::Recorded(answer) => answer.give(),
         }
     }
 }

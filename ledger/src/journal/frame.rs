@@ -85,9 +85,8 @@ pub(crate) struct FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// An empty frame for records from `first_lsn` on.
-    pub(crate) fn new(first_lsn: u64, next_seq: u64, capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(capacity);
+    /// An empty frame for records from `first_lsn` on, in the room of an emptied one.
+    pub(crate) fn new(first_lsn: u64, next_seq: u64, mut bytes: Vec<u8>) -> Self {
         bytes.resize(HEADER, 0);
         Self {
             bytes,
@@ -190,7 +189,7 @@ mod tests {
     use super::*;
 
     fn frame(records: &[&[u8]]) -> Vec<u8> {
-        let mut builder = FrameBuilder::new(7, 3, 64);
+        let mut builder = FrameBuilder::new(7, 3, Vec::new());
         for record in records {
             let put = |bytes: &mut Vec<u8>| bytes.extend_from_slice(record);
             builder.push(100, put).unwrap();
@@ -229,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_too_long_leaves_no_trace() {
-        let mut builder = FrameBuilder::new(1, 1, 0);
+        let mut builder = FrameBuilder::new(1, 1, Vec::new());
         let put = |bytes: &mut Vec<u8>| bytes.extend_from_slice(&[1; 9]);
         assert_eq!(builder.push(8, put), None);
         assert_eq!((builder.records, builder.len()), (0, HEADER));
