@@ -9,6 +9,7 @@ mod books;
 mod credit;
 mod idempotency;
 mod scope;
+mod tally;
 mod tenant;
 
 use std::collections::BTreeMap;

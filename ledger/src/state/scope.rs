@@ -4,100 +4,172 @@
 //! what is posted in a window is the difference. A command touches the totals only; a window costs
 //! something only when it begins, or when a hold that was opened before it ends in it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::amounts::Amounts;
+use super::tally::Tally;
 use crate::calendar::Span;
 use crate::clock::Micros;
 use crate::quantity::Meter;
 
-/// What a scope's totals were when its current window began.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Base {
-    /// Start of the window.
+/// Calendars that every tenant has.
+pub(super) const FIRST: usize = 2;
+
+/// The counters of one scope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Counters {
+    /// Everything. Its span is where all bases are current: holds opened since it began need no
+    /// look at them.
+    total: Tally,
+    bases: Bases,
+}
+
+/// What the totals were when the current window began, and what was posted since then for holds
+/// opened before it; one for each of the tenant's calendars, in their order. The span of each has
+/// only its beginning.
+///
+/// The first ones, which every tenant has, lie in place: finding them needs no other memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Bases {
+    first: [Tally; FIRST],
+    more: Vec<Tally>,
+}
+
+/// A base as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredBase {
     start: Micros,
-    /// Posted before it, and since then for holds opened before it.
     posted: Amounts,
-    /// Held for holds opened before it.
     held: Amounts,
 }
 
-/// The counters of one scope.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Counters {
+/// Counters as they are stored.
+#[derive(Serialize, Deserialize)]
+struct Stored {
     posted: Amounts,
     held: Amounts,
-    /// One for each of the tenant's calendars, in their order.
-    bases: Vec<Base>,
-    /// The latest start of a base: holds opened since need no look at them.
+    bases: Vec<StoredBase>,
+    /// The latest start of a base.
     since: Micros,
     /// Until when all bases are current.
     until: Micros,
 }
 
+impl Serialize for Counters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (posted, held) = self.total.amounts();
+        let base = |base: &Tally| {
+            let (posted, held) = base.amounts();
+            StoredBase {
+                start: base.span.start,
+                posted,
+                held,
+            }
+        };
+        let stored = Stored {
+            posted,
+            held,
+            bases: self.bases.iter().map(base).collect(),
+            since: self.total.span.start,
+            until: self.total.span.end,
+        };
+        stored.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Counters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        let span = Span {
+            start: stored.since,
+            end: stored.until,
+        };
+        let base = |base: &StoredBase| Tally::of(from(base.start), &base.posted, &base.held);
+        Ok(Self {
+            total: Tally::of(span, &stored.posted, &stored.held),
+            bases: Bases::of(stored.bases.iter().map(base)),
+        })
+    }
+}
+
+impl Bases {
+    fn of(mut bases: impl Iterator<Item = Tally>) -> Self {
+        let mut next = || bases.next().unwrap_or_else(|| Tally::new(Span::EVER));
+        Self {
+            first: [next(), next()],
+            more: bases.collect(),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<&Tally> {
+        match index.checked_sub(FIRST) {
+            None => self.first.get(index),
+            Some(index) => self.more.get(index),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Tally> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Tally> {
+        self.first.iter_mut().chain(&mut self.more)
+    }
+}
+
 impl Counters {
     /// Counters of a scope that nothing has used yet.
     pub(crate) fn new(windows: &[Span]) -> Self {
-        let base = |window: &Span| Base {
-            start: window.start,
-            posted: Amounts::default(),
-            held: Amounts::default(),
-        };
+        let base = |window: &Span| Tally::new(from(window.start));
+        let bases = Bases::of(windows.iter().map(base));
         Self {
-            posted: Amounts::default(),
-            held: Amounts::default(),
-            bases: windows.iter().map(base).collect(),
-            since: latest_start(windows.iter().map(|window| window.start)),
-            until: i64::MIN,
+            total: Tally::new(current(&bases, i64::MIN)),
+            bases,
         }
     }
 
     /// Begins the windows that are not yet the current ones; the first of these ends at `until`.
     pub(crate) fn roll(&mut self, windows: &[Span], at: Micros, until: Micros) {
-        if at < self.until {
+        if at < self.total.span.end {
             return;
         }
         for (base, window) in self.bases.iter_mut().zip(windows) {
-            if base.start < window.start {
+            if base.span.start < window.start {
                 // Whatever is open now was opened before the window began: this is the first
                 // touch since.
-                *base = Base {
-                    start: window.start,
-                    posted: self.posted,
-                    held: self.held,
-                };
+                base.clone_from(&self.total);
+                base.span = from(window.start);
             }
         }
-        self.since = latest_start(self.bases.iter().map(|base| base.start));
-        self.until = until;
+        self.total.span = current(&self.bases, until);
     }
 
     /// Sets aside.
     pub(crate) fn hold(&mut self, amounts: &Amounts) {
-        self.held.add(amounts);
+        self.total.hold(amounts);
     }
 
     /// Ends what was set aside at `opened_at`, and posts.
     pub(crate) fn end(&mut self, opened_at: Micros, held: &Amounts, posted: &Amounts) {
-        self.held.subtract(held);
-        self.posted.add(posted);
-        if opened_at >= self.since {
+        self.total.end(held, posted);
+        if opened_at >= self.total.span.start {
             return;
         }
-        for base in self.bases.iter_mut().filter(|base| opened_at < base.start) {
-            base.held.subtract(held);
-            base.posted.add(posted);
+        for base in self.bases.iter_mut() {
+            if opened_at < base.span.start {
+                base.end(held, posted);
+            }
         }
     }
 
     /// Adds to what is posted without ending anything.
     pub(crate) fn adjust(&mut self, amount: &Amounts) {
-        self.posted.add(amount);
+        self.total.post(amount);
     }
 
     /// All that was ever posted, and all that is held.
     pub(crate) fn lifetime(&self) -> (Amounts, Amounts) {
-        (self.posted, self.held)
+        self.total.amounts()
     }
 
     /// What one meter has posted and holds in the window of calendar `index`, if `window` is the
@@ -108,27 +180,18 @@ impl Counters {
         window: &Span,
         meter: Meter,
     ) -> (u128, u128) {
-        let (posted, held) = (self.posted.get(meter), self.held.get(meter));
         let Some(index) = index else {
-            return (posted, held);
+            return self.total.get(meter);
         };
         match self.bases.get(index) {
-            // Money may fall, so its difference is taken before it is counted.
-            Some(base) if base.start == window.start && meter == Meter::Cost => (
-                self.posted.less(&base.posted).get(meter),
-                self.held.less(&base.held).get(meter),
-            ),
-            Some(base) if base.start == window.start => (
-                posted.saturating_sub(base.posted.get(meter)),
-                held.saturating_sub(base.held.get(meter)),
-            ),
+            Some(base) if base.span.start == window.start => self.total.beyond(base, meter),
             _ => (0, 0),
         }
     }
 
     /// Whether nothing is set aside.
     pub(crate) fn idle(&self) -> bool {
-        self.held == Amounts::default()
+        self.lifetime().1 == Amounts::default()
     }
 
     /// Takes over other calendars. `from` names for each new calendar the old one that it
@@ -140,27 +203,39 @@ impl Counters {
         windows: &[Span],
         open: impl Fn(Micros) -> Amounts,
     ) {
+        let (posted, _) = self.lifetime();
         let fresh = |window: &Span| {
             // A window that begins when another one began has had the same use.
-            let twin = self.bases.iter().find(|base| base.start == window.start);
-            twin.cloned().unwrap_or_else(|| Base {
-                start: window.start,
-                posted: self.posted,
-                held: open(window.start),
-            })
+            let mut bases = self.bases.iter();
+            let twin = bases.find(|base| base.span.start == window.start);
+            let counts = || Tally::of(self::from(window.start), &posted, &open(window.start));
+            twin.cloned().unwrap_or_else(counts)
         };
         let bases = from.iter().zip(windows).map(|(old, window)| {
-            old.and_then(|old| self.bases.get(old).cloned())
+            old.and_then(|old| self.bases.get(old))
+                .cloned()
                 .unwrap_or_else(|| fresh(window))
         });
-        self.bases = bases.collect();
-        self.since = latest_start(self.bases.iter().map(|base| base.start));
-        self.until = i64::MIN;
+        self.bases = Bases::of(bases);
+        self.total.span = current(&self.bases, i64::MIN);
     }
 }
 
-fn latest_start(starts: impl Iterator<Item = Micros>) -> Micros {
-    starts.max().unwrap_or(i64::MIN)
+/// All time from an instant on.
+fn from(start: Micros) -> Span {
+    Span {
+        start,
+        end: i64::MAX,
+    }
+}
+
+/// From the latest start of a base until the first of their windows ends.
+fn current(bases: &Bases, until: Micros) -> Span {
+    let starts = bases.iter().map(|base| base.span.start);
+    Span {
+        start: starts.max().unwrap_or(i64::MIN),
+        end: until,
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +269,27 @@ mod tests {
         counters.end(10, &cost(3), &cost(2));
         assert_eq!(stands(&counters, &SECOND), (2, 0));
         assert_eq!(counters.of_meter(None, &Span::EVER, Meter::Cost), (6, 0));
+    }
+
+    #[test]
+    fn counters_are_stored_as_sums_and_bases() {
+        let windows = [
+            FIRST[0],
+            Span { start: 0, end: 99 },
+            Span { start: 4, end: 99 },
+        ];
+        let mut counters = Counters::new(&windows);
+        counters.roll(&windows, 5, 10);
+        counters.hold(&cost(5));
+        counters.end(3, &cost(5), &cost(-4));
+        let mut bytes = Vec::new();
+        crate::codec::append(&mut bytes, &counters);
+        let base = |start, posted: i128, held: i128| (start, cost(posted), cost(held));
+        let bases = vec![base(0_i64, 0, 0), base(0, 0, 0), base(4, -4, -5)];
+        let mut wanted = Vec::new();
+        crate::codec::append(&mut wanted, &(cost(-4), cost(0), bases, 4_i64, 10_i64));
+        assert_eq!(bytes, wanted);
+        assert_eq!(postcard::from_bytes(&bytes), Ok(counters));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::billing::Billing;
 use super::credit::Credit;
-use super::scope::Counters;
+use super::scope::{Counters, FIRST};
 use crate::calendar::{self, Span};
 use crate::clock::Micros;
 use crate::hash::Map;
@@ -128,7 +128,7 @@ pub(crate) struct Tenant {
 /// Minutes and hours are kept only where a quota asks for them: they begin so often that keeping
 /// them for every scope would cost more than all the rest. Their first window counts from the
 /// quota's beginning.
-const ALWAYS: [Window; 2] = [Window::Day, Window::Month];
+const ALWAYS: [Window; FIRST] = [Window::Day, Window::Month];
 /// Where the month is among them, and so among every tenant's calendars.
 const MONTH: usize = 1;
 
