@@ -19,11 +19,11 @@ use crate::money::Money;
 use crate::options::Options;
 use crate::quantity::{Ceiling, OnLow, Quantities};
 use crate::query::Estimate;
-use crate::quota::{Cause, Mode, Violation};
+use crate::quota::{Cause, Violation};
 use crate::rate::{Charge, Price};
 use crate::record::{HoldRef, OpenHold, Release, Run, SettledRef, SettlementRef};
 use crate::rejection::Rejection;
-use crate::state::{Amounts, Bounds, Card, Places, Rule, State, Tenant};
+use crate::state::{Amounts, Bounds, Card, Limit, Located, Places, Stands, State, Tenant};
 
 /// What a decision may look at.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,8 @@ struct Case<'a> {
 /// What a hold would be opened with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Terms {
+    /// Where it is counted, if all its scopes are already.
+    pub(crate) located: Option<Located>,
     granted: Ceiling,
     quantities: Quantities,
     amount: Money,
@@ -126,13 +128,24 @@ impl Charged {
     }
 }
 
-/// The terms of a hold for the worst case that fits.
-pub(crate) fn hold(desk: Desk<'_>, request: &HoldRequest) -> Result<Terms, Rejection> {
+/// The terms of a hold for the worst case that fits. `known` is where another run of the same
+/// names was counted, which spares checking and looking up the names.
+pub(crate) fn hold(
+    desk: Desk<'_>,
+    request: &HoldRequest,
+    known: Option<Located>,
+) -> Result<Terms, Rejection> {
+    if known.is_none() {
+        check::names(desk.options, request)?;
+    }
     check::hold(desk.options, request)?;
-    let tenant = desk.state.tenant(&request.tenant);
-    let tenant = tenant.ok_or_else(|| Rejection::UnknownTenant {
+    let unknown = || Rejection::UnknownTenant {
         tenant: request.tenant.clone(),
-    })?;
+    };
+    let run = Run::of(request);
+    let located = known.or_else(|| desk.state.locate(&run));
+    let located = located.ok_or_else(unknown)?;
+    let tenant = desk.state.placed(located.tenant).ok_or_else(unknown)?;
     retry_key(desk, request)?;
     if tenant.suspended {
         return Err(Rejection::Suspended {
@@ -144,18 +157,17 @@ pub(crate) fn hold(desk: Desk<'_>, request: &HoldRequest) -> Result<Terms, Rejec
     }
     let card = desk.state.card_for(tenant, desk.at);
     let card = card.ok_or(Rejection::NoRateCard)?;
-    let places = tenant.places(&Run::of(request));
     let case = Case {
         desk,
         tenant,
-        places,
+        places: located.scopes,
         card,
     };
-    let granted = case.grant(request.ceiling, request.on_low)?;
-    let worst = case.worst_case(&granted).ok_or_else(unbounded)?;
+    let (granted, worst) = case.grant(request.ceiling, request.on_low)?;
     let amount = Money(worst.cost);
     case.may_open(request.max_cost, amount)?;
     Ok(Terms {
+        located: Some(located).filter(|located| located.is_whole(&run)),
         granted,
         quantities: worst.quantities,
         amount,
@@ -207,50 +219,46 @@ impl Case<'_> {
         Some(Amounts { quantities, cost })
     }
 
-    /// The limits to run with: those asked for, or the largest that fit.
-    fn grant(&self, asked: Ceiling, on_low: OnLow) -> Result<Ceiling, Rejection> {
+    /// The limits to run with, those asked for or the largest that fit, and their worst case.
+    fn grant(&self, asked: Ceiling, on_low: OnLow) -> Result<(Ceiling, Amounts), Rejection> {
         let worst = self.worst_case(&asked).ok_or_else(unbounded)?;
-        let violations = self.violations(&worst);
-        let refused = if !violations.is_empty() {
-            Rejection::Quota(violations)
-        } else if let Some(available) = self.lacking_credit(&worst) {
-            Rejection::InsufficientFunds {
-                amount: Money(worst.cost),
-                available,
-            }
-        } else {
-            return Ok(asked);
-        };
+        if self.fits(&worst) {
+            return Ok((asked, worst));
+        }
+        let refused = || self.refused(&worst);
         let OnLow::Reduce {
             min_cpu_ms,
             min_wall_ms,
         } = on_low
         else {
-            return Err(refused);
+            return Err(refused());
         };
         let fits = |ceiling: &Ceiling| {
             self.worst_case(ceiling)
                 .is_some_and(|worst| self.fits(&worst))
         };
         let least = (min_cpu_ms.max(1), min_wall_ms.max(1));
-        reduce::largest(asked, least, fits).ok_or(refused)
+        let granted = reduce::largest(asked, least, fits).ok_or_else(refused)?;
+        Ok((granted, self.worst_case(&granted).ok_or_else(unbounded)?))
     }
 
     fn fits(&self, need: &Amounts) -> bool {
-        let fits = |rule| violation(self.tenant, rule, need, self.desk.at).is_none();
-        self.tenant.rules_at(self.places).all(fits) && self.lacking_credit(need).is_none()
+        let mut limits = self.tenant.limits(self.places, self.desk.at);
+        limits.all(|(limit, stands)| limit.fits(&stands, need))
+            && lacking_credit(self.tenant, need, self.desk.at).is_none()
     }
 
-    fn lacking_credit(&self, need: &Amounts) -> Option<Money> {
-        lacking_credit(self.tenant, need, self.desk.at)
-    }
-
-    fn violations(&self, need: &Amounts) -> Vec<Violation> {
-        let violation = |rule| violation(self.tenant, rule, need, self.desk.at);
-        self.tenant
-            .rules_at(self.places)
-            .filter_map(violation)
-            .collect()
+    /// Why what does not fit is refused.
+    fn refused(&self, need: &Amounts) -> Rejection {
+        let at = self.desk.at;
+        let violations = violations(self.tenant, self.places, need, at);
+        match lacking_credit(self.tenant, need, at) {
+            Some(available) if violations.is_empty() => Rejection::InsufficientFunds {
+                amount: Money(need.cost),
+                available,
+            },
+            _ => Rejection::Quota(violations),
+        }
     }
 
     fn may_open(&self, max_cost: Option<Money>, amount: Money) -> Result<(), Rejection> {
@@ -272,35 +280,50 @@ impl Case<'_> {
     }
 }
 
-/// `posted + held + need <= limit + overdraft`, or what stands in the way.
-pub(crate) fn violation(
+impl Limit {
+    /// `posted + held + need <= limit + overdraft`.
+    pub(crate) fn fits(&self, (posted, held, _): &Stands, need: &Amounts) -> bool {
+        let all = posted
+            .checked_add(*held)
+            .and_then(|sum| sum.checked_add(need.get(self.meter)));
+        all.is_some_and(|sum| sum <= self.most)
+    }
+}
+
+/// All hard quotas that a run counted at these places would pass, in the order in which they were
+/// given.
+pub(crate) fn violations(
     tenant: &Tenant,
-    rule: &Rule,
+    places: Places,
     need: &Amounts,
     at: Micros,
+) -> Vec<Violation> {
+    let mut passed: Vec<(&Limit, Stands)> = tenant
+        .limits(places, at)
+        .filter(|(limit, stands)| !limit.fits(stands, need))
+        .collect();
+    passed.sort_unstable_by_key(|(limit, _)| limit.rule());
+    let violation = |(limit, stands)| violation(tenant, limit, stands, need);
+    passed.into_iter().filter_map(violation).collect()
+}
+
+fn violation(
+    tenant: &Tenant,
+    limit: &Limit,
+    (posted, held, window): Stands,
+    need: &Amounts,
 ) -> Option<Violation> {
-    let quota = &rule.quota;
-    if quota.mode == Mode::Soft {
-        return None;
-    }
-    let (posted, held, window) = tenant.standing(rule, at);
+    let quota = &tenant.rules.all().get(limit.rule())?.quota;
     let requested = need.get(quota.meter);
-    let limit = quota.limit.saturating_add(quota.overdraft);
     let without_holds = posted
         .checked_add(requested)
-        .is_some_and(|sum| sum <= limit);
-    let all = posted
-        .checked_add(held)
-        .and_then(|sum| sum.checked_add(requested));
-    if all.is_some_and(|sum| sum <= limit) {
-        return None;
-    }
+        .is_some_and(|sum| sum <= limit.most);
     Some(Violation {
         quota: quota.name(),
         scope: quota.scope.clone(),
         meter: quota.meter,
         window: quota.window,
-        limit,
+        limit: limit.most,
         posted,
         held,
         requested,

@@ -3,14 +3,64 @@
 //!
 //! Names come from tenants, so that an unkeyed hash would let them aim for one bucket.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::OnceLock;
 
 /// A map with this hasher.
 pub(crate) type Map<K, V> = HashMap<K, V, Keyed>;
 /// A set with this hasher.
 pub(crate) type Set<K> = HashSet<K, Keyed>;
+
+/// Most bytes of a key in place.
+const FEW: usize = 62;
+
+/// Bytes as a map's key: in place where they are few, as names nearly always are, so that comparing
+/// them reads no other memory.
+#[derive(Clone, Debug)]
+pub(crate) enum Key {
+    /// How many, and the bytes.
+    Few(u8, [u8; FEW]),
+    /// More than that.
+    Many(Box<[u8]>),
+}
+
+impl From<&[u8]> for Key {
+    fn from(bytes: &[u8]) -> Self {
+        let mut few = [0; FEW];
+        match (few.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(place), Ok(count)) => {
+                place.copy_from_slice(bytes);
+                Self::Few(count, few)
+            }
+            _ => Self::Many(Box::from(bytes)),
+        }
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        match self {
+            Self::Few(count, bytes) => bytes.get(..usize::from(*count)).unwrap_or_default(),
+            Self::Many(bytes) => bytes,
+        }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        Borrow::<[u8]>::borrow(self).hash(hasher);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        Borrow::<[u8]>::borrow(self) == Borrow::<[u8]>::borrow(other)
+    }
+}
+
+impl Eq for Key {}
 
 /// Builds hashers with this process's keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +163,21 @@ mod tests {
             high.iter().all(|count| (100..320).contains(count)),
             "{high:?}"
         );
+    }
+
+    #[test]
+    fn keys_are_their_bytes_wherever_these_lie() {
+        let mut map = Map::<Key, usize>::default();
+        let bytes = [7; 2 * FEW];
+        for count in 0..=bytes.len() {
+            map.insert(Key::from(&bytes[..count]), count);
+        }
+        for count in 0..=bytes.len() {
+            assert_eq!(map.get(&bytes[..count]), Some(&count));
+            let key = Key::from(&bytes[..count]);
+            assert_eq!(Borrow::<[u8]>::borrow(&key), &bytes[..count]);
+        }
+        assert_eq!(map.get([8].as_slice()), None);
     }
 
     #[test]

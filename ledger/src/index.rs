@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::file;
 use crate::hash::Map;
 use crate::id::Id;
-use crate::record::Record;
+use crate::record::{OpenHold, Record};
 
 const MAGIC: [u8; 8] = *b"FBXIDX02";
 
@@ -39,6 +39,9 @@ pub(crate) struct Index {
     executions: Vec<(Id, u32)>,
     #[serde(skip)]
     names_by: Map<String, u32>,
+    /// The numbers of names by the place of their tenant, where it was told.
+    #[serde(skip)]
+    by_place: Vec<u32>,
     #[serde(skip)]
     executions_by: Map<Id, u32>,
 }
@@ -107,8 +110,9 @@ impl Index {
         }
     }
 
-    /// Takes in the next entry, which lies at `offset`; other records are left out.
-    pub(crate) fn push(&mut self, record: &Record, offset: u32) {
+    /// Takes in the next entry, which lies at `offset`; other records are left out. `tenant` is
+    /// the place of a settlement's tenant, where it is known.
+    pub(crate) fn push(&mut self, record: &Record, tenant: Option<u32>, offset: u32) {
         let (age, kind, tenant) = match record {
             Record::Hold(_) | Record::Release(_) => return,
             Record::Settled(posting) => {
@@ -117,17 +121,35 @@ impl Index {
                 let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
                 self.executions.push((hold.execution, place));
                 self.executions_by.insert(hold.execution, place);
-                let tenant = hold.whose().map(|whose| whose.tenant);
-                (age, EntryKind::Settled, tenant)
+                (age, EntryKind::Settled, self.tenant(tenant, hold))
             }
-            Record::Entered(entry) => (0, entry.kind(), entry.tenant()),
+            Record::Entered(entry) => {
+                let tenant = entry.tenant().map_or(NOBODY, |name| self.name(name));
+                (0, entry.kind(), tenant)
+            }
         };
-        let tenant = tenant.map_or(NOBODY, |name| self.name(name));
         self.offsets.push(offset);
         self.ats.push(record.at());
         self.ages.push(u64::try_from(age).unwrap_or(0));
         self.kinds.push(kind);
         self.tenants.push(tenant);
+    }
+
+    fn tenant(&mut self, place: Option<u32>, hold: &OpenHold) -> u32 {
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let known = place.and_then(|place| self.by_place.get(place).copied());
+        if let Some(number) = known.filter(|number| *number != NOBODY) {
+            return number;
+        }
+        let whose = hold.whose();
+        let number = whose.map_or(NOBODY, |whose| self.name(whose.tenant));
+        if let Some(place) = place {
+            if self.by_place.len() <= place {
+                self.by_place.resize(place + 1, NOBODY);
+            }
+            self.by_place[place] = number;
+        }
+        number
     }
 
     fn name(&mut self, name: &str) -> u32 {
@@ -253,6 +275,7 @@ impl Index {
         self.executions_by.clear();
         self.executions_by.shrink_to_fit();
         self.names_by.clear();
+        self.by_place.clear();
     }
 
     /// Writes a sealed index, durably.

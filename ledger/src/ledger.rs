@@ -32,7 +32,7 @@ use crate::shared::{Shared, Stop};
 use crate::state::{Bounds, Subject, Tenant};
 use crate::ticket::{Answer, Ticket, ticket};
 use crate::usage;
-use crate::writer::{Command, Writer};
+use crate::writer::{Command, Kept, Writer};
 
 /// Batches that may wait for the view before the writer waits for it.
 const BATCHES: usize = 64;
@@ -102,7 +102,7 @@ impl Ledger {
             commands: queue,
             view: batches,
             spent,
-            replies: Vec::new(),
+            kept: Kept::default(),
         };
         let (for_view, for_commit) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = Threads {
@@ -240,7 +240,7 @@ impl Ledger {
             options: &shared.options,
             at: now.max(view.state.at),
         };
-        decide::hold(desk, request).map(|terms| terms.estimate(&view.state))
+        decide::hold(desk, request, None).map(|terms| terms.estimate(&view.state))
     }
 
     /// All rate cards with the entries that recorded them, oldest entry first.
@@ -439,7 +439,7 @@ fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
             resets_at,
         }
     };
-    tenant.rules.iter().map(state).collect()
+    tenant.rules.all().iter().map(state).collect()
 }
 
 mod books;

@@ -227,7 +227,7 @@ fn index_of(
     };
     let finish = walk::walk(dir, &only, start, |number, frame| {
         for item in walk::decode(number, frame, false)?.items {
-            index.push(&item.record, item.offset);
+            index.push(&item.record, None, item.offset);
         }
         Ok(())
     })?;

@@ -8,12 +8,14 @@ mod billing;
 mod books;
 mod credit;
 mod idempotency;
+mod known;
+mod lookup;
+mod rules;
 mod scope;
 mod tally;
 mod tenant;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -22,19 +24,21 @@ pub(crate) use self::amounts::Amounts;
 pub(crate) use self::billing::Billing;
 pub(crate) use self::books::amounts;
 pub(crate) use self::credit::Credit;
-pub(crate) use self::idempotency::Opened;
-pub(crate) use self::tenant::{Places, Rule, Tenant};
+pub(crate) use self::known::Known;
+pub(crate) use self::rules::{Limit, Rule};
+use self::tenant::all_counted;
+pub(crate) use self::tenant::{Places, Stands, Tenant};
 use crate::adjust::Adjustments;
 use crate::clock::Micros;
 use crate::command::{Effect, Idempotency};
-use crate::entry::{Acted, Body, Entry, Hold};
+use crate::entry::{Acted, Body, Entry};
 use crate::hash::{Map, Set};
 use crate::id::Id;
 use crate::options::Options;
 use crate::period::{Closed, Period};
 use crate::quantity::Quantities;
 use crate::rate::RateCard;
-use crate::record::{OpenHold, Posting, Record};
+use crate::record::{OpenHold, Posting, Record, Run};
 
 /// The bounds that applying keeps by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,15 +71,30 @@ impl Bounds {
     }
 }
 
+/// Where a run is counted. Places are given for good, in the order of the records: all states made
+/// from the same records have the same ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Located {
+    /// Place of its tenant.
+    pub(crate) tenant: u32,
+    /// Which of the tenant's counters count it.
+    pub(crate) scopes: Places,
+}
+
+impl Located {
+    /// Whether all scopes of a run are counted: then it is counted here for good.
+    pub(crate) fn is_whole(&self, run: &Run<'_>) -> bool {
+        all_counted(self.scopes, run.whose.function.is_some())
+    }
+}
+
 /// An open hold.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Open {
     /// As it was opened.
     pub(crate) hold: Arc<OpenHold>,
-    /// Place of its tenant.
-    tenant: u32,
-    /// Which of the tenant's counters count it.
-    places: Places,
+    /// Where it is counted.
+    located: Located,
 }
 
 /// What acts were done to.
@@ -143,12 +162,16 @@ fn posted(posting: &Posting) -> Amounts {
 impl State {
     /// Takes in the record of command `lsn`. The message says why it cannot follow on this state:
     /// then the record, or this code, is wrong, and the state must not be used any more.
+    ///
+    /// Says where a hold is counted. Whoever has heard it from a state with the same past gives it
+    /// as `located`, which spares looking up the names.
     pub(crate) fn apply(
         &mut self,
         lsn: u64,
         record: &Record,
+        located: Option<Located>,
         bounds: &Bounds,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Located>, String> {
         if lsn != self.lsn + 1 {
             return Err(format!("command {lsn} follows on command {}", self.lsn));
         }
@@ -159,11 +182,12 @@ impl State {
         if let Some(seq) = record.seq().filter(|seq| *seq != self.seq + 1) {
             return Err(format!("entry {seq} follows on entry {}", self.seq));
         }
-        match record {
-            Record::Hold(hold) => self.open(hold, bounds)?,
+        let located = match record {
+            Record::Hold(hold) => Some(self.open(hold, located, bounds)?),
             Record::Release(release) => {
                 let open = self.end(&release.hold, at, &Amounts::default())?;
                 self.bill(&open, &Quantities::default())?;
+                Some(open.located)
             }
             Record::Settled(posting) => {
                 let open = self.end(&posting.hold.id, at, &posted(posting))?;
@@ -171,14 +195,18 @@ impl State {
                     return Err("the settlement's hold is not the one that was opened".to_owned());
                 }
                 self.bill(&open, &posting.posted)?.take(&posting.funded)?;
+                Some(open.located)
             }
-            Record::Entered(entry) => self.enter(entry)?,
-        }
+            Record::Entered(entry) => {
+                self.enter(entry)?;
+                None
+            }
+        };
         self.seq = record.seq().unwrap_or(self.seq);
         self.since.get_or_insert(at);
         self.lsn = lsn;
         self.at = at;
-        Ok(())
+        Ok(located)
     }
 
     fn enter(&mut self, entry: &Entry) -> Result<(), String> {
@@ -194,64 +222,86 @@ impl State {
         let hold = &open.hold;
         let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
         let card = card.ok_or("its rate card is not known")?;
-        let tenant = Self::tenant_at(&mut self.tenants, open.tenant);
+        let tenant = Self::tenant_at(&mut self.tenants, open.located.tenant);
         let tenant = tenant.ok_or("its tenant is not known")?;
         let month = tenant.month(hold.opened_at);
         tenant.billing.end(month, posted, &card);
         Ok(&mut tenant.credit)
     }
 
-    fn open(&mut self, hold: &Arc<OpenHold>, bounds: &Bounds) -> Result<(), String> {
+    fn open(
+        &mut self,
+        hold: &Arc<OpenHold>,
+        located: Option<Located>,
+        bounds: &Bounds,
+    ) -> Result<Located, String> {
         let at = hold.opened_at;
-        let run = hold.run().ok_or("the hold's names cannot be read")?;
-        let unknown = || format!("tenant `{}` is not known", run.whose.tenant);
-        let place = self.names.get(run.whose.tenant);
-        let place = place.copied().ok_or_else(unknown)?;
-        let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
-        let tenant = Self::tenant_at(&mut self.tenants, place).ok_or_else(unknown)?;
         if self.holds.contains_key(&hold.id) || !self.executions.insert(hold.execution) {
             return Err("the hold or its execution is open already".to_owned());
         }
-        let counted = tenant.scopes();
-        let room = bounds.scopes_per_tenant_max.saturating_sub(counted);
-        let room = room.min(bounds.scopes_max.saturating_sub(self.scopes));
-        let places = tenant.count_scopes(&run, at, room);
-        self.scopes += tenant.scopes() - counted;
+        let located = match located.filter(|located| self.counts(*located)) {
+            Some(located) => located,
+            None => self.count(hold, bounds)?,
+        };
+        let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
+        let tenant = Self::tenant_at(&mut self.tenants, located.tenant);
+        let tenant = tenant.ok_or("the hold's tenant is not known")?;
         let amounts = held(hold);
-        tenant.on_places(places, at, |counters| counters.hold(&amounts));
+        tenant.on_places(located.scopes, at, |counters| counters.hold(&amounts));
         if let Some(card) = card {
             let month = tenant.month(at);
             tenant.billing.open(month, &card);
         }
         tenant.open += 1;
         if let Some(key) = hold.idempotency {
-            self.remember(key, run.whose.tenant, hold, bounds);
+            self.remember(key, hold, bounds)?;
         }
-        self.holds.insert(
-            hold.id,
-            Open {
-                hold: Arc::clone(hold),
-                tenant: place,
-                places,
-            },
-        );
-        Ok(())
+        let hold = Arc::clone(hold);
+        self.holds.insert(hold.id, Open { hold, located });
+        Ok(located)
+    }
+
+    /// Whether a run can be counted there: it has been made here too.
+    fn counts(&self, located: Located) -> bool {
+        let tenant = self.placed(located.tenant);
+        tenant.is_some_and(|tenant| tenant.counts(located.scopes))
+    }
+
+    /// Where a hold is counted; scopes that are not yet, are from now on, within the bounds.
+    fn count(&mut self, hold: &OpenHold, bounds: &Bounds) -> Result<Located, String> {
+        let run = hold.run().ok_or("the hold's names cannot be read")?;
+        let unknown = || format!("tenant `{}` is not known", run.whose.tenant);
+        let place = self.names.get(run.whose.tenant);
+        let place = place.copied().ok_or_else(unknown)?;
+        let tenant = Self::tenant_at(&mut self.tenants, place).ok_or_else(unknown)?;
+        let counted = tenant.scopes();
+        let room = bounds.scopes_per_tenant_max.saturating_sub(counted);
+        let room = room.min(bounds.scopes_max.saturating_sub(self.scopes));
+        let scopes = tenant.count_scopes(&run, hold.opened_at, room);
+        self.scopes += tenant.scopes() - counted;
+        Ok(Located {
+            tenant: place,
+            scopes,
+        })
     }
 
     fn tenant_at(tenants: &mut [Tenant], place: u32) -> Option<&mut Tenant> {
         tenants.get_mut(usize::try_from(place).ok()?)
     }
 
-    fn remember(&mut self, key: Idempotency, tenant: &str, hold: &OpenHold, bounds: &Bounds) {
-        if bounds.idempotency_ttl_us > 0 {
-            let keys = self.keys.entry(tenant.to_owned()).or_default();
-            keys.insert(
-                key,
-                hold.execution,
-                hold.opened_at,
-                bounds.idempotency_ttl_us,
-            );
+    fn remember(
+        &mut self,
+        key: Idempotency,
+        hold: &OpenHold,
+        bounds: &Bounds,
+    ) -> Result<(), String> {
+        let (ttl, at) = (bounds.idempotency_ttl_us, hold.opened_at);
+        if ttl > 0 {
+            let whose = hold.whose().ok_or("the hold's names cannot be read")?;
+            let keys = self.keys.entry(whose.tenant.to_owned()).or_default();
+            keys.insert(key, hold.execution, at, ttl);
         }
+        Ok(())
     }
 
     fn end(&mut self, id: &Id, at: Micros, posted: &Amounts) -> Result<Open, String> {
@@ -261,10 +311,10 @@ impl State {
             .ok_or_else(|| format!("hold {id} is not open"))?;
         let hold = &open.hold;
         self.executions.remove(&hold.execution);
-        let tenant = Self::tenant_at(&mut self.tenants, open.tenant)
+        let tenant = Self::tenant_at(&mut self.tenants, open.located.tenant)
             .ok_or("the hold's tenant is not known")?;
         let amounts = held(hold);
-        tenant.on_places(open.places, at, |counters| {
+        tenant.on_places(open.located.scopes, at, |counters| {
             counters.end(hold.opened_at, &amounts, posted);
         });
         tenant.open = tenant.open.saturating_sub(1);
@@ -287,8 +337,9 @@ impl State {
                 quotas,
             }) => {
                 let place = self.tenant_place(tenant);
-                let open = self.holds.values().filter(|open| open.tenant == place);
-                let open = open.map(|open| (open.hold.as_ref(), open.places));
+                let here = |open: &&Open| open.located.tenant == place;
+                let open = self.holds.values().filter(here);
+                let open = open.map(|open| (open.hold.as_ref(), open.located.scopes));
                 let tenant = Self::tenant_at(&mut self.tenants, place)
                     .ok_or_else(|| format!("tenant `{tenant}` is not known"))?;
                 tenant.suspended = *suspended;
@@ -356,124 +407,5 @@ impl State {
             document,
         };
         self.subjects.insert(acted.subject.clone(), subject);
-    }
-
-    /// A tenant.
-    pub(crate) fn tenant(&self, name: &str) -> Option<&Tenant> {
-        let place = self.names.get(name)?;
-        self.tenants.get(usize::try_from(*place).ok()?)
-    }
-
-    /// How many tenants there are.
-    pub(crate) fn tenants_len(&self) -> usize {
-        self.tenants.len()
-    }
-
-    /// The names of all tenants, in order.
-    pub(crate) fn tenant_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.names.keys().cloned().collect();
-        names.sort_unstable();
-        names
-    }
-
-    /// An open hold.
-    pub(crate) fn hold(&self, id: &Id) -> Option<&Arc<OpenHold>> {
-        self.holds.get(id).map(|open| &open.hold)
-    }
-
-    /// An open hold, and its tenant.
-    pub(crate) fn hold_of(&self, id: &Id) -> Option<(&Arc<OpenHold>, &Tenant)> {
-        let open = self.holds.get(id)?;
-        let tenant = self.tenants.get(usize::try_from(open.tenant).ok()?)?;
-        Some((&open.hold, tenant))
-    }
-
-    /// How many holds are open.
-    pub(crate) fn holds_len(&self) -> usize {
-        self.holds.len()
-    }
-
-    /// All open holds, oldest first.
-    pub(crate) fn open_holds(&self) -> Vec<Arc<Hold>> {
-        let mut open: Vec<&Open> = self.holds.values().collect();
-        open.sort_unstable_by_key(|open| open.hold.opened_at);
-        let whole = open.into_iter().filter_map(|open| open.hold.whole());
-        whole.map(Arc::new).collect()
-    }
-
-    /// Whether an execution has an open hold.
-    pub(crate) fn is_executing(&self, execution: &Id) -> bool {
-        self.executions.contains(execution)
-    }
-
-    /// The card in force for a tenant at an instant.
-    pub(crate) fn card_for(&self, tenant: &Tenant, at: Micros) -> Option<&Card> {
-        let default = || self.cards.first().map(|first| first.card.id.as_str());
-        let id = tenant.card.as_deref().or_else(default)?;
-        self.card_at(id, at)
-    }
-
-    /// The card of an id that is in force at an instant.
-    pub(crate) fn card_at(&self, id: &str, at: Micros) -> Option<&Card> {
-        let in_force = self
-            .cards
-            .iter()
-            .filter(|card| card.card.id == id && card.card.effective_from <= at);
-        in_force.max_by_key(|card| (card.card.effective_from, card.seq))
-    }
-
-    /// The card that an entry recorded.
-    pub(crate) fn card(&self, seq: u64) -> Option<&Card> {
-        let place = self
-            .cards
-            .binary_search_by_key(&seq, |card| card.seq)
-            .ok()?;
-        self.cards.get(place)
-    }
-
-    /// All cards, in the order of their entries.
-    pub(crate) fn cards(&self) -> &[Card] {
-        &self.cards
-    }
-
-    /// What a retry key has opened.
-    pub(crate) fn opened(
-        &self,
-        tenant: &str,
-        key: &[u8; 32],
-        at: Micros,
-        ttl: i64,
-    ) -> Option<&Opened> {
-        self.keys
-            .get(tenant)
-            .and_then(|keys| keys.get(key, at, ttl))
-    }
-
-    /// How many retry keys of a tenant are kept, and when the oldest ends.
-    pub(crate) fn keys_kept(&self, tenant: &str, ttl: i64) -> (usize, Option<Micros>) {
-        let keys = self.keys.get(tenant);
-        keys.map_or((0, None), |keys| (keys.len(), keys.oldest_ends(ttl)))
-    }
-
-    /// A subject of acts.
-    pub(crate) fn subject(&self, name: &str) -> Option<&Subject> {
-        self.subjects.get(name)
-    }
-
-    /// The subjects whose names begin with `prefix`, in order.
-    pub(crate) fn subjects(&self, prefix: &str) -> impl Iterator<Item = (&String, &Subject)> {
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let from = self.subjects.range::<str, _>(from);
-        from.take_while(move |(name, _)| name.starts_with(prefix))
-    }
-
-    /// How many subjects are kept, and the bytes of their documents.
-    pub(crate) fn subjects_kept(&self) -> (usize, u64) {
-        (self.subjects.len(), self.documents_bytes)
-    }
-
-    /// Whether nothing is held anywhere; what must be so once the last hold has ended.
-    pub(crate) fn idle(&self) -> bool {
-        self.holds.is_empty() && self.tenants.iter().all(Tenant::idle)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::rows::{Frozen, Rows};
+use self::rows::{Frozen, RowError, Rows};
 use crate::clock::Micros;
 use crate::entry::Body;
 use crate::index::{Index, Sealed};
@@ -21,7 +21,7 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
-use crate::state::{Bounds, State};
+use crate::state::{Bounds, Located, State};
 
 /// The magic of the checkpoint file.
 pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP02";
@@ -69,6 +69,8 @@ pub(crate) struct Mark {
 pub(crate) struct Item {
     /// The record.
     pub(crate) record: Record,
+    /// Where its hold is counted, if the writer has told.
+    pub(crate) located: Option<Located>,
     /// Where its bytes lie in the segment.
     pub(crate) offset: u32,
     /// How many there are.
@@ -223,8 +225,8 @@ impl View {
     pub(crate) fn absorb(&mut self, durable: &Durable) -> Result<(), String> {
         self.turn(durable.position.segment);
         for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
-            self.state.apply(lsn, &item.record, &self.bounds)?;
-            self.take_entry(lsn, item);
+            let located = self.apply(lsn, item)?;
+            self.take_entry(lsn, item, located);
             self.unwritten.add(item.record.at());
         }
         self.position = durable.position;
@@ -232,12 +234,18 @@ impl View {
     }
 
     /// Takes a record of the journal's tail into state and tree; index and rows are made apart.
-    pub(crate) fn replay_item(&mut self, lsn: u64, item: &Item) -> Result<(), String> {
-        self.state.apply(lsn, &item.record, &self.bounds)?;
+    /// Says where its hold is counted.
+    pub(crate) fn replay_item(&mut self, lsn: u64, item: &Item) -> Result<Option<Located>, String> {
+        let located = self.apply(lsn, item)?;
         if let Some(leaf) = item.leaf {
             self.frontier.push(leaf);
         }
-        Ok(())
+        Ok(located)
+    }
+
+    fn apply(&mut self, lsn: u64, item: &Item) -> Result<Option<Located>, String> {
+        self.state
+            .apply(lsn, &item.record, item.located, &self.bounds)
     }
 
     /// Begins the index of another segment, if the frame lies in one.
@@ -250,29 +258,48 @@ impl View {
         }
     }
 
-    fn take_entry(&mut self, lsn: u64, item: &Item) {
+    fn take_entry(&mut self, lsn: u64, item: &Item, located: Option<Located>) {
         let Some(leaf) = item.leaf else { return };
         self.frontier.push(leaf);
-        self.tail.push(&item.record, item.offset);
-        self.add_to_rows(lsn, &item.record);
+        let tenant = located.map(|located| located.tenant);
+        self.tail.push(&item.record, tenant, item.offset);
+        self.add_to_rows(lsn, &item.record, tenant);
     }
 
     /// Adds a settlement or an adjustment to the rows; a failure ends the rows, not the ledger.
-    pub(crate) fn add_to_rows(&mut self, lsn: u64, record: &Record) {
+    /// `tenant` is the place of its tenant, where it is known.
+    pub(crate) fn add_to_rows(&mut self, lsn: u64, record: &Record, tenant: Option<u32>) {
         if self.rows_fault.is_some() {
             return;
         }
-        let added = match record {
-            Record::Settled(posting) => self.rows.settle(lsn, posting),
+        if let Err(error) = self.try_to_add(lsn, record, tenant) {
+            tracing::error!(%error, "the view cannot be used any more");
+            self.rows_fault = Some(error.to_string());
+        }
+    }
+
+    fn try_to_add(
+        &mut self,
+        lsn: u64,
+        record: &Record,
+        tenant: Option<u32>,
+    ) -> Result<(), RowError> {
+        let state = &self.state;
+        let find = |name: &str| state.find(name).map(|(place, _)| place);
+        match record {
+            Record::Settled(posting) => {
+                let of_hold = || find(posting.hold.whose()?.tenant);
+                let tenant = tenant.or_else(of_hold).ok_or(RowError::Decode)?;
+                self.rows.settle(lsn, tenant, posting)
+            }
             Record::Entered(entry) => match &entry.body {
-                Body::Adjusted(adjusted) => self.rows.adjust(lsn, entry.at, adjusted),
+                Body::Adjusted(adjusted) => {
+                    let tenant = find(&adjusted.tenant).ok_or(RowError::Decode)?;
+                    self.rows.adjust(lsn, tenant, entry.at, adjusted)
+                }
                 Body::Acted(_) | Body::Settled(_) => Ok(()),
             },
             Record::Hold(_) | Record::Release(_) => Ok(()),
-        };
-        if let Err(error) = added {
-            tracing::error!(%error, "the view cannot be used any more");
-            self.rows_fault = Some(error.to_string());
         }
     }
 

@@ -298,6 +298,7 @@ pub(crate) fn decode(number: u32, frame: &Frame<'_>, hash: bool) -> Result<Durab
         let leaf = record::leaf(read.bytes).filter(|_| hash);
         items.push(Item {
             record: stored.record(),
+            located: None,
             offset: read.offset,
             bytes: u32::try_from(read.bytes.len()).unwrap_or(u32::MAX),
             leaf: leaf.map(merkle::leaf),

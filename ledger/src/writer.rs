@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use crate::clock::Micros;
+use crate::codec;
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::decide::{self, Desk};
 use crate::entry::Entry;
@@ -19,10 +20,10 @@ use crate::error::Failed;
 use crate::id::Id;
 use crate::journal::frame::FrameBuilder;
 use crate::journal::{Journal, Space};
-use crate::record::{self, Record};
+use crate::record::{self, Record, Run};
 use crate::rejection::Rejection;
 use crate::shared::Shared;
-use crate::state::{Bounds, State};
+use crate::state::{Bounds, Known, Located, State};
 use crate::ticket::Answer;
 use crate::view::{Durable, Item, Spent};
 
@@ -69,8 +70,18 @@ pub(crate) struct Writer {
     pub(crate) view: SyncSender<Durable>,
     /// Where they come back from, emptied, to be filled again.
     pub(crate) spent: Receiver<Spent>,
+    /// What it keeps to itself from batch to batch.
+    pub(crate) kept: Kept,
+}
+
+/// What the writer keeps to itself from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    known: Known,
+    /// The stored names of the run at hand.
+    names: Vec<u8>,
     /// The answers of the batch.
-    pub(crate) replies: Vec<Reply>,
+    replies: Vec<Reply>,
 }
 
 /// A frame being filled.
@@ -143,7 +154,7 @@ impl Writer {
     fn carry(&mut self, draft: Draft) -> Result<(), Poisoned> {
         let Draft { frame, items, .. } = draft;
         if items.is_empty() {
-            self.replies.drain(..).for_each(Reply::give);
+            self.kept.replies.drain(..).for_each(Reply::give);
             return Ok(());
         }
         let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
@@ -158,7 +169,7 @@ impl Writer {
             .journal_bytes
             .fetch_add(bytes, Ordering::Relaxed);
         self.shared.set_durable(self.state.lsn);
-        self.replies.drain(..).for_each(Reply::give);
+        self.kept.replies.drain(..).for_each(Reply::give);
         let durable = Durable {
             start: start.offset,
             position: self.journal.position(),
@@ -202,7 +213,7 @@ impl Writer {
                 Reply::Recorded(answer)
             }
         };
-        self.replies.push(reply);
+        self.kept.replies.push(reply);
         Ok(())
     }
 
@@ -220,7 +231,10 @@ impl Writer {
         at: Micros,
         draft: &mut Draft,
     ) -> Result<Result<Held, Rejection>, Poisoned> {
-        let terms = match decide::hold(self.desk(at), request) {
+        self.kept.names.clear();
+        codec::append(&mut self.kept.names, &Run::of(request));
+        let known = self.kept.known.find(&self.kept.names);
+        let terms = match decide::hold(self.desk(at), request, known) {
             Ok(terms) => terms,
             Err(rejection) => {
                 self.shared.denied().note(request, &rejection, at);
@@ -243,7 +257,10 @@ impl Writer {
             currency: card.map_or_else(String::new, |card| card.currency.clone()),
             rate_card: card.map_or_else(String::new, |card| card.id.clone()),
         };
-        self.take(Record::Hold(Arc::new(open)), place, draft)?;
+        if let (None, Some(located)) = (known, terms.located) {
+            self.kept.known.keep(&self.kept.names, located);
+        }
+        self.take(Record::Hold(Arc::new(open)), terms.located, place, draft)?;
         Ok(Ok(held))
     }
 
@@ -264,7 +281,7 @@ impl Writer {
             Err(rejection) => return Ok(Err(rejection)),
         };
         let posting = entry.posting(Arc::clone(&charged.hold));
-        self.take(Record::Settled(posting), place, draft)?;
+        self.take(Record::Settled(posting), None, place, draft)?;
         Ok(Ok(Receipt {
             entry: seq,
             at,
@@ -289,7 +306,7 @@ impl Writer {
             Ok(decided) => decided,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        self.take(Record::Release(Arc::new(release)), place, draft)?;
+        self.take(Record::Release(Arc::new(release)), None, place, draft)?;
         let lsn = self.state.lsn;
         Ok(Ok(Released { lsn, at }))
     }
@@ -310,7 +327,7 @@ impl Writer {
             Ok(decided) => decided,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        self.take(Record::Entered(Arc::new(entry)), place, draft)?;
+        self.take(Record::Entered(Arc::new(entry)), None, place, draft)?;
         Ok(Ok(Recorded { entry: seq, at }))
     }
 
@@ -332,17 +349,20 @@ impl Writer {
     fn take(
         &mut self,
         record: Record,
+        located: Option<Located>,
         place: Range<usize>,
         draft: &mut Draft,
     ) -> Result<(), Poisoned> {
         let lsn = self.state.lsn + 1;
-        if let Err(fault) = self.state.apply(lsn, &record, &self.bounds) {
+        let applied = self.state.apply(lsn, &record, located, &self.bounds);
+        let located = applied.map_err(|fault| {
             tracing::error!(%fault, "a decision does not fit the state; nothing more is recorded");
-            return Err(Poisoned);
-        }
+            Poisoned
+        })?;
         let before = usize::try_from(self.journal.position().offset).unwrap_or(0);
         draft.items.push(Item {
             record,
+            located,
             offset: u32::try_from(before + place.start).unwrap_or(u32::MAX),
             bytes: u32::try_from(place.len()).unwrap_or(u32::MAX),
             leaf: None,

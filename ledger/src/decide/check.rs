@@ -38,14 +38,19 @@ fn name(options: &Options, field: &'static str, name: &str) -> Result<(), Reject
     Ok(())
 }
 
-/// The fields of a hold.
-pub(super) fn hold(options: &Options, request: &HoldRequest) -> Result<(), Rejection> {
+/// The names of a hold.
+pub(super) fn names(options: &Options, request: &HoldRequest) -> Result<(), Rejection> {
     name(options, "tenant", &request.tenant)?;
     name(options, "project", &request.project)?;
     name(options, "key", &request.key)?;
-    if let Some(function) = &request.function {
-        name(options, "function", function)?;
+    match &request.function {
+        Some(function) => name(options, "function", function),
+        None => Ok(()),
     }
+}
+
+/// The other fields of a hold.
+pub(super) fn hold(options: &Options, request: &HoldRequest) -> Result<(), Rejection> {
     text(options, "image", &request.image)?;
     if wide(request.tags.len()) > options.tags_max {
         return Err(invalid(

@@ -6,7 +6,7 @@ use super::*;
 use crate::command::Effect;
 use crate::entry::{Body, Entry, Hold};
 use crate::quantity::Meter;
-use crate::quota::{Cause, Quota, Scope, Window};
+use crate::quota::{Cause, Mode, Quota, Scope, Window};
 use crate::rate::RateCard;
 use crate::record::{self, Record};
 use crate::testing::{self, MONDAY, id, quota};
@@ -41,7 +41,7 @@ impl Bench {
     fn take(&mut self, record: &Record) {
         let bounds = Bounds::of(&self.options);
         self.state
-            .apply(self.state.lsn + 1, record, &bounds)
+            .apply(self.state.lsn + 1, record, None, &bounds)
             .unwrap();
         self.at += 1;
     }
@@ -61,7 +61,9 @@ impl Bench {
     }
 
     fn holds(&mut self, request: HoldRequest) -> Result<Hold, Rejection> {
-        let terms = super::hold(self.desk(), &request)?;
+        let terms = super::hold(self.desk(), &request, None)?;
+        // Once its names are known, another one like it is decided alike.
+        assert_eq!(super::hold(self.desk(), &request, terms.located), Ok(terms));
         let hold = terms.open(&request);
         let mut bytes = Vec::new();
         hold.encode(&mut bytes);

@@ -122,8 +122,9 @@ fn replay_frame(view: &mut View, durable: &Durable, rows_lsn: u64) -> Result<u64
                 what,
             },
         };
+        let mut located = None;
         if lsn > view.state.lsn {
-            view.replay_item(lsn, item).map_err(fault)?;
+            located = view.replay_item(lsn, item).map_err(fault)?;
             view.position = durable.position;
         }
         if lsn > rows_lsn {
@@ -135,7 +136,8 @@ fn replay_frame(view: &mut View, durable: &Durable, rows_lsn: u64) -> Result<u64
             Record::Hold(_) | Record::Release(_) => false,
         };
         if counts && lsn > rows_lsn {
-            view.add_to_rows(lsn, &item.record);
+            let tenant = located.map(|located| located.tenant);
+            view.add_to_rows(lsn, &item.record, tenant);
             settlements += 1;
         }
     }

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::billing::Billing;
 use super::credit::Credit;
+use super::rules::{Limit, Rule, Rules};
 use super::scope::{Counters, FIRST};
 use crate::calendar::{self, Span};
 use crate::clock::Micros;
 use crate::hash::Map;
+use crate::quantity::Meter;
 use crate::quota::{Quota, Scope, Window};
 use crate::rate::{Price, Standing};
 use crate::record::{OpenHold, Run};
@@ -65,16 +67,8 @@ impl Calendar {
     }
 }
 
-/// A quota, and where its counters are.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Rule {
-    /// The quota.
-    pub(crate) quota: Quota,
-    /// Index into the tenant's calendars; `None` for a lifetime.
-    calendar: Option<usize>,
-    /// Place of its scope's counters.
-    scope: u32,
-}
+/// What a meter has posted and holds, and in which window.
+pub(crate) type Stands = (u128, u128, Span);
 
 /// The places of the counters of a run's scopes: tenant, project, function, key.
 pub(crate) type Places = [u32; 4];
@@ -102,7 +96,7 @@ pub(crate) struct Tenant {
     /// How many are.
     pub(crate) open: u32,
     /// The quotas.
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Rules,
     /// The id of its rate cards, if it is not the default.
     pub(crate) card: Option<String>,
     /// What its months have priced.
@@ -144,7 +138,7 @@ impl Tenant {
             suspended: false,
             concurrency: 0,
             open: 0,
-            rules: Vec::new(),
+            rules: Rules::default(),
             card: None,
             billing: Billing::default(),
             credit: Credit::default(),
@@ -182,12 +176,6 @@ impl Tenant {
             .unwrap_or(i64::MAX);
     }
 
-    /// The window of a rule around `at`.
-    fn window_of(&self, rule: &Rule, at: Micros) -> Span {
-        rule.calendar
-            .map_or(Span::EVER, |index| self.window(index, at))
-    }
-
     /// When the calendar month of `at` began, in UTC.
     pub(crate) fn month(&self, at: Micros) -> Micros {
         self.window(MONTH, at).start
@@ -206,13 +194,37 @@ impl Tenant {
     }
 
     /// What a rule's meter has posted and holds at `at`, and in which window.
-    pub(crate) fn standing(&self, rule: &Rule, at: Micros) -> (u128, u128, Span) {
-        let window = self.window_of(rule, at);
-        let meter = rule.quota.meter;
-        let counters = self.at(rule.scope);
-        let standing = counters.map(|counters| counters.of_meter(rule.calendar, &window, meter));
+    pub(crate) fn standing(&self, rule: &Rule, at: Micros) -> Stands {
+        self.stands(self.at(rule.scope), rule.calendar, rule.quota.meter, at)
+    }
+
+    fn stands(
+        &self,
+        counters: Option<&Counters>,
+        calendar: Option<usize>,
+        meter: Meter,
+        at: Micros,
+    ) -> Stands {
+        let window = calendar.map_or(Span::EVER, |index| self.window(index, at));
+        let standing = counters.map(|counters| counters.of_meter(calendar, &window, meter));
         let (posted, held) = standing.unwrap_or_default();
         (posted, held, window)
+    }
+
+    /// The hard quotas that concern a run counted at these places, and how they stand at `at`: a
+    /// scope with a quota is always counted.
+    pub(crate) fn limits(
+        &self,
+        places: Places,
+        at: Micros,
+    ) -> impl Iterator<Item = (&Limit, Stands)> {
+        places.into_iter().flat_map(move |place| {
+            let counters = self.at(place);
+            self.rules.limits(place).iter().map(move |limit| {
+                let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
+                (limit, self.stands(counters, calendar, limit.meter, at))
+            })
+        })
     }
 
     /// All that the tenant has posted and holds.
@@ -222,6 +234,13 @@ impl Tenant {
 
     fn at(&self, place: u32) -> Option<&Counters> {
         self.counters.get(usize::try_from(place).ok()?)
+    }
+
+    /// Whether these places of a run can be taken as they are: all are counted here, or not to be.
+    pub(crate) fn counts(&self, places: Places) -> bool {
+        let count = u32::try_from(self.counters.len()).unwrap_or(u32::MAX);
+        let here = |place: &u32| *place < count || *place == NOWHERE;
+        places.iter().all(here)
     }
 
     /// Where the scopes of a run are counted.
@@ -240,26 +259,12 @@ impl Tenant {
         ]
     }
 
-    /// The rules that concern a run with these places: a scope with a quota is always counted.
-    pub(crate) fn rules_at(&self, places: Places) -> impl Iterator<Item = &Rule> + Clone {
-        self.rules
-            .iter()
-            .filter(move |rule| places.contains(&rule.scope))
-    }
-
     /// The places of a hold's scopes. Those that are not counted yet are from now on, but at most
     /// `room` of them.
     pub(crate) fn count_scopes(&mut self, run: &Run<'_>, at: Micros, room: u64) -> Places {
         let (project, function) = (run.whose.project, run.whose.function);
         let places = self.places(run);
-        let missing = places.contains(&NOWHERE);
-        if room == 0
-            || !missing
-            || (places[2] == NOWHERE
-                && function.is_none()
-                && places[1] != NOWHERE
-                && places[3] != NOWHERE)
-        {
+        if room == 0 || all_counted(places, function.is_some()) {
             return places;
         }
         self.advance(at);
@@ -354,7 +359,7 @@ impl Tenant {
         for rule in &mut rules {
             rule.scope = self.count(&rule.quota.scope);
         }
-        self.rules = rules;
+        self.rules = Rules::from(rules);
         Ok(())
     }
 
@@ -362,6 +367,12 @@ impl Tenant {
     pub(crate) fn idle(&self) -> bool {
         self.open == 0 && self.counters.iter().all(Counters::idle)
     }
+}
+
+/// Whether all scopes of a run are counted.
+pub(crate) fn all_counted(places: Places, function: bool) -> bool {
+    let [_whole, project, of_function, key] = places;
+    project != NOWHERE && key != NOWHERE && (of_function != NOWHERE || !function)
 }
 
 /// The index of a quota's calendar, which is added if it is not there.

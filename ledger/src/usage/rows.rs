@@ -138,8 +138,9 @@ fn cut(plan: &Plan<'_>, view: &View) -> Result<Cut, QueryError> {
     let warm = |tenant: String| {
         let (from, to) = keys(plan, &tenant);
         let currency = plan.query.by_currency;
+        let warm = |(place, _)| view.rows.warm(place, &from, &to);
         Rows {
-            warm: view.rows.warm(&tenant, &from, &to),
+            warm: view.state.find(&tenant).map_or_else(Vec::new, warm),
             currency: currency
                 .then(|| fold::tenants_currency(view, &tenant))
                 .flatten(),

@@ -112,7 +112,8 @@ impl Audit {
             },
             (Stored::Hold(..) | Stored::Settled(..), _) => {}
         }
-        self.state.apply(read.lsn, &record, &Bounds::audit())?;
+        self.state
+            .apply(read.lsn, &record, None, &Bounds::audit())?;
         if let Some(leaf) = record::leaf(read.bytes) {
             self.frontier.push(merkle::leaf(leaf));
             self.note_root();
@@ -148,10 +149,8 @@ impl Audit {
             return Err("the hold passes its tenant's credit".to_owned());
         }
         let places = tenant.places(&stored.run);
-        for rule in tenant.rules_at(places) {
-            if let Some(violation) = decide::violation(tenant, rule, &need, hold.opened_at) {
-                return Err(format!("the hold passes quota `{}`", violation.quota));
-            }
+        if let Some(violation) = decide::violations(tenant, places, &need, hold.opened_at).first() {
+            return Err(format!("the hold passes quota `{}`", violation.quota));
         }
         if !self.balances.contains_key(name) {
             self.balances.insert(name.to_owned(), Balance::default());

@@ -6,6 +6,7 @@
 //! ```
 //! A warm row always wins over the database's: it has everything that one has, and more.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use super::row::{self, Grain, Key, Row, Sums};
@@ -15,7 +16,7 @@ use crate::clock::Micros;
 use crate::codec;
 use crate::entry::Adjusted;
 use crate::error::Error;
-use crate::hash::Map;
+use crate::hash::{Key as Names, Map};
 use crate::record::{Posting, Whose};
 
 /// Whether the database has what a warm row has.
@@ -41,7 +42,7 @@ struct Warm {
 
 /// The warm rows of one tenant, by the stored names of whose they are. There are few of each: its
 /// month and its last days.
-type Groups = Map<Box<[u8]>, Vec<Warm>>;
+type Groups = Map<Names, Vec<Warm>>;
 
 /// Why a settlement could not be added.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +59,8 @@ pub(crate) enum RowError {
 #[derive(Debug)]
 pub(crate) struct Rows {
     store: Arc<Store>,
-    /// By tenant, as that is how rows are asked for.
-    warm: Map<String, Groups>,
+    /// By the place of the tenant, as that is how rows are asked for.
+    warm: Vec<Groups>,
     cycle: u64,
     /// The month of the last settlement, and its number.
     month: (Span, u32),
@@ -73,7 +74,7 @@ impl Rows {
     pub(crate) fn new(store: Arc<Store>) -> Self {
         Self {
             store,
-            warm: Map::default(),
+            warm: Vec::new(),
             cycle: 0,
             month: (Span { start: 0, end: 0 }, 0),
         }
@@ -84,46 +85,56 @@ impl Rows {
         &self.store
     }
 
-    /// Adds the settlement of command `lsn`, unless a row includes it already.
-    pub(crate) fn settle(&mut self, lsn: u64, posting: &Posting) -> Result<(), RowError> {
-        let hold = &posting.hold;
-        self.add(lsn, hold.names(), hold.opened_at, |sums| sums.post(posting))
+    /// Adds the settlement of command `lsn` by the tenant at a place, unless a row includes it
+    /// already.
+    pub(crate) fn settle(
+        &mut self,
+        lsn: u64,
+        tenant: u32,
+        posting: &Posting,
+    ) -> Result<(), RowError> {
+        let (names, at) = (posting.hold.names(), posting.hold.opened_at);
+        self.add(lsn, (tenant, names), at, |sums| sums.post(posting))
     }
 
-    /// Adds the adjustment of command `lsn`, recorded at `at`, unless a row includes it already.
+    /// Adds the adjustment of command `lsn`, recorded at `at`, of the tenant at a place, unless a
+    /// row includes it already.
     pub(crate) fn adjust(
         &mut self,
         lsn: u64,
+        tenant: u32,
         at: Micros,
         adjusted: &Adjusted,
     ) -> Result<(), RowError> {
         let mut names = Vec::new();
         codec::append(&mut names, &Whose::adjusted(adjusted));
-        self.add(lsn, &names, at, |sums| sums.adjust(adjusted.amount))
+        self.add(lsn, (tenant, &names), at, |sums| {
+            sums.adjust(adjusted.amount);
+        })
     }
 
-    /// Adds to the rows of an instant and of those whose stored names are `names`.
+    /// Adds to the rows of an instant of the tenant at a place, under its stored names.
     fn add(
         &mut self,
         lsn: u64,
-        names: &[u8],
+        (tenant, names): (u32, &[u8]),
         at: Micros,
         add: impl Fn(&mut Sums),
     ) -> Result<(), RowError> {
         let places = self.places(at);
-        let whose = Whose::read(names).ok_or(RowError::Decode)?;
-        if !self.warm.contains_key(whose.tenant) {
-            self.warm.insert(whose.tenant.to_owned(), Groups::default());
+        let tenant = usize::try_from(tenant).unwrap_or(usize::MAX);
+        if self.warm.len() <= tenant {
+            self.warm.resize_with(tenant + 1, Groups::default);
         }
-        let Some(groups) = self.warm.get_mut(whose.tenant) else {
+        let Some(groups) = self.warm.get_mut(tenant) else {
             return Ok(());
         };
         let group = match groups.get_mut(names) {
             Some(group) => group,
-            None => groups.entry(Box::from(names)).or_default(),
+            None => groups.entry(Names::from(names)).or_default(),
         };
         for (grain, number, slot) in places {
-            let warm = warm(group, &self.store, &whose, (grain, number))?;
+            let warm = warm(group, &self.store, names, (grain, number))?;
             if warm.row.lsn < lsn {
                 warm.row.lsn = lsn;
                 add(warm.row.slot(slot));
@@ -149,8 +160,8 @@ impl Rows {
     /// The dirty rows, which count as committed if [`Rows::committed`] follows.
     pub(crate) fn freeze(&mut self) -> Frozen {
         let mut frozen = Frozen::new();
-        for (names, group) in self.warm.values_mut().flatten() {
-            let Some(whose) = Whose::read(names) else {
+        for (names, group) in self.warm.iter_mut().flatten() {
+            let Some(whose) = Whose::read(names.borrow()) else {
                 continue;
             };
             for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
@@ -172,36 +183,31 @@ impl Rows {
             }
             warm.care == Care::Dirty || warm.cycle >= cycle
         };
-        self.warm.retain(|_, groups| {
+        for groups in &mut self.warm {
             groups.retain(|_, group| {
                 group.retain_mut(keep);
                 !group.is_empty()
             });
-            !groups.is_empty()
-        });
+        }
         self.cycle += 1;
     }
 
     /// Frozen rows could not be written.
     pub(crate) fn not_committed(&mut self) {
-        for warm in self
-            .warm
-            .values_mut()
-            .flatten()
-            .flat_map(|(_, group)| group)
-        {
+        for warm in self.warm.iter_mut().flatten().flat_map(|(_, group)| group) {
             if warm.care == Care::Frozen {
                 warm.care = Care::Dirty;
             }
         }
     }
 
-    /// Copies of a tenant's warm rows from `from` up to but not `to`, in order.
-    pub(crate) fn warm(&self, tenant: &str, from: &[u8], to: &[u8]) -> Vec<(Key, Row)> {
+    /// Copies of the warm rows of the tenant at a place, from `from` up to but not `to`, in order.
+    pub(crate) fn warm(&self, tenant: u32, from: &[u8], to: &[u8]) -> Vec<(Key, Row)> {
+        let tenant = usize::try_from(tenant).unwrap_or(usize::MAX);
         let groups = self.warm.get(tenant).into_iter().flatten();
         let mut rows = Vec::new();
         for (names, group) in groups {
-            let Some(whose) = Whose::read(names) else {
+            let Some(whose) = Whose::read(names.borrow()) else {
                 continue;
             };
             for warm in group {
@@ -220,14 +226,15 @@ impl Rows {
 fn warm<'a>(
     group: &'a mut Vec<Warm>,
     store: &Store,
-    whose: &Whose<'_>,
+    names: &[u8],
     (grain, number): (Grain, u32),
 ) -> Result<&'a mut Warm, RowError> {
     let same = |warm: &Warm| warm.number == number && warm.grain == grain;
     let place = match group.iter().position(same) {
         Some(place) => place,
         None => {
-            let stored = store.get(&row::key(whose, grain, number));
+            let whose = Whose::read(names).ok_or(RowError::Decode)?;
+            let stored = store.get(&row::key(&whose, grain, number));
             let row = match stored.map_err(RowError::Read)? {
                 None => Row::default(),
                 Some(bytes) => Row::decode(&bytes).ok_or(RowError::Decode)?,
