@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use crate::shared::Shared;
 use crate::view::{Durable, Spent};
 
-/// Runs until the writer has ended. Emptied batches go back through `spent`.
+/// Runs until the writer has ended. Taken in, batches go back through `spent`.
 pub(crate) fn run(shared: &Arc<Shared>, batches: &Receiver<Durable>, spent: &SyncSender<Spent>) {
     while let Ok(mut durable) = batches.recv() {
         let first = durable.items.first().map(|item| item.record.at());

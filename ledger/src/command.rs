@@ -64,10 +64,8 @@ pub struct Held {
     pub quantities: Quantities,
     /// What it would cost.
     pub amount: Money,
-    /// ISO 4217 code.
-    pub currency: String,
-    /// Id of the rate card that prices it.
-    pub rate_card: String,
+    /// Entry of the rate card that prices it.
+    pub rate_card: u64,
 }
 
 /// Turns a hold into a charge for what was measured.

@@ -346,8 +346,12 @@ pub(crate) fn lacking_credit(tenant: &Tenant, need: &Amounts, at: Micros) -> Opt
     (free < need.cost).then_some(Money(free.max(0)))
 }
 
-/// Ends a hold with a charge for the lesser of measured and held.
-pub(crate) fn settle(desk: Desk<'_>, settlement: &Settlement) -> Result<Charged, Rejection> {
+/// Ends a hold with a charge, made in `room`, for the lesser of measured and held.
+pub(crate) fn settle(
+    desk: Desk<'_>,
+    settlement: &Settlement,
+    room: Charge,
+) -> Result<Charged, Rejection> {
     check::text(desk.options, "outcome", &settlement.outcome)?;
     let not_open = Rejection::HoldNotOpen {
         hold: settlement.hold,
@@ -357,7 +361,8 @@ pub(crate) fn settle(desk: Desk<'_>, settlement: &Settlement) -> Result<Charged,
     // What was held could be priced, so what is posted can be, by the same card.
     let card = desk.state.card(hold.rate_card).ok_or_else(unbounded)?;
     let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
-    let charge = card.card.charge(&posted, month).ok_or_else(unbounded)?;
+    let charge = card.card.charge_in(room, &posted, month);
+    let charge = charge.ok_or_else(unbounded)?;
     Ok(Charged {
         hold: Arc::clone(hold),
         posted,

@@ -32,12 +32,12 @@ use crate::shared::{Shared, Stop};
 use crate::state::{Bounds, Subject, Tenant};
 use crate::ticket::{Answer, Ticket, ticket};
 use crate::usage;
-use crate::writer::{Command, Kept, Writer};
+use crate::writer::{Command, Kept, Settling, Writer};
 
 /// Batches that may wait for the view before the writer waits for it.
 const BATCHES: usize = 64;
 
-/// Emptied batches that wait to be filled again.
+/// Batches taken in that wait to be filled again.
 const SPENT: usize = 4;
 
 /// A ledger; cheap to clone. Every command is durable before its ticket resolves.
@@ -90,7 +90,7 @@ impl Ledger {
         } = recover::recover(&options, &disk)?;
         let (commands, queue) = mpsc::sync_channel(options.queue);
         let (batches, durable) = mpsc::sync_channel(BATCHES);
-        let (emptied, spent) = mpsc::sync_channel(SPENT);
+        let (taken_in, spent) = mpsc::sync_channel(SPENT);
         let state = view.state.clone();
         let shared = Arc::new(Shared::new(options, clock, view, committed));
         shared.journal_bytes.store(journal_bytes, Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl Ledger {
         let (for_view, for_commit) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = Threads {
             writer: start("writer", move || writer.run())?,
-            view: start("view", move || absorb::run(&for_view, &durable, &emptied))?,
+            view: start("view", move || absorb::run(&for_view, &durable, &taken_in))?,
             commit: start("commit", move || commit::run(&for_commit))?,
             lock,
         };
@@ -140,7 +140,7 @@ impl Ledger {
         settlement: Settlement,
     ) -> Result<Ticket<Result<Receipt, Rejection>>, Busy> {
         self.inner
-            .send(|answer| Command::Settle(Box::new(settlement), answer))
+            .send(|answer| Command::Settle(Box::new(Settling::new(settlement)), answer))
     }
 
     /// Ends a hold without a charge.

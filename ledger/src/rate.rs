@@ -122,7 +122,7 @@ pub struct ChargeLine {
 }
 
 /// What a run costs.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Charge {
     /// ISO 4217 code.
     pub currency: String,

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use self::stored::stored_len;
 pub(crate) use self::stored::{HoldRef, Run, SettledRef, SettlementRef, Whose};
 use crate::clock::Micros;
 use crate::codec;
@@ -52,7 +51,7 @@ pub(crate) struct Release {
 
 /// An open hold: what deciding needs of it, and its stored bytes for its settlement. It is stored
 /// as these bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct OpenHold {
     /// The hold's id.
     pub(crate) id: Id,
@@ -68,7 +67,7 @@ pub(crate) struct OpenHold {
     pub(crate) opened_at: Micros,
     /// The caller's retry key.
     pub(crate) idempotency: Option<Idempotency>,
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     /// Where the names that usage is grouped by end in the bytes, and where all names do.
     names_end: [usize; 2],
 }
@@ -129,21 +128,6 @@ pub(crate) enum Stored<'a> {
 }
 
 impl OpenHold {
-    fn new(hold: &HoldRef<'_>, bytes: Box<[u8]>) -> Self {
-        let whose = IDS + hold.run.whose.stored_len();
-        Self {
-            id: hold.id,
-            execution: hold.execution,
-            quantities: hold.quantities,
-            amount: hold.amount,
-            rate_card: hold.rate_card,
-            opened_at: hold.opened_at,
-            idempotency: hold.idempotency,
-            bytes,
-            names_end: [whose, whose + stored_len(hold.run.key)],
-        }
-    }
-
     /// Its stored bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -186,7 +170,7 @@ impl<'de> Deserialize<'de> for OpenHold {
         let hold = HoldRef::deserialize(deserializer)?;
         let mut bytes = Vec::new();
         codec::append(&mut bytes, &hold);
-        Ok(Self::new(&hold, bytes.into_boxed_slice()))
+        Ok(hold.open(&bytes))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The answer to come: a future and a blocking wait over one slot, with the standard library only.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,8 +19,8 @@ pub struct Ticket<T> {
 /// The writer's end: the answer is put as soon as it is known, and given once it is durable. If
 /// this is dropped before, the ticket tells a failure.
 pub(crate) struct Answer<T> {
-    slot: Arc<Slot<T>>,
-    given: bool,
+    /// `None` once it is given.
+    slot: Option<Arc<Slot<T>>>,
 }
 
 struct Slot<T> {
@@ -27,9 +28,15 @@ struct Slot<T> {
     ready: Condvar,
 }
 
+/// What a command was made of. It is dropped where it was made, with the ticket: memory that is
+/// freed on another thread than its own makes the two wait for each other in the allocator.
+pub(crate) type Spent = Box<dyn Any + Send>;
+
 struct State<T> {
     /// The answer, perhaps not given yet.
     answer: Option<Result<T, Failed>>,
+    /// The command.
+    command: Option<Spent>,
     given: bool,
     waker: Option<Waker>,
     /// A thread waits.
@@ -39,8 +46,11 @@ struct State<T> {
 impl<T> State<T> {
     /// The answer, once it is given; a failure if it was taken before.
     fn take(&mut self) -> Option<Result<T, Failed>> {
-        let taken = || self.answer.take().unwrap_or(Err(Failed::NotWritable));
-        self.given.then(taken)
+        if !self.given {
+            return None;
+        }
+        self.command = None;
+        Some(self.answer.take().unwrap_or(Err(Failed::NotWritable)))
     }
 }
 
@@ -54,6 +64,7 @@ impl<T> Slot<T> {
 pub(crate) fn ticket<T>() -> (Ticket<T>, Answer<T>) {
     let state = State {
         answer: None,
+        command: None,
         given: false,
         waker: None,
         blocked: false,
@@ -65,7 +76,7 @@ pub(crate) fn ticket<T>() -> (Ticket<T>, Answer<T>) {
     let ticket = Ticket {
         slot: Arc::clone(&slot),
     };
-    (ticket, Answer { slot, given: false })
+    (ticket, Answer { slot: Some(slot) })
 }
 
 impl<T> Ticket<T> {
@@ -100,31 +111,40 @@ impl<T> Future for Ticket<T> {
 }
 
 impl<T> Answer<T> {
-    /// Puts the answer, which is not given before this is dropped or [`Answer::give`] is called.
-    pub(crate) fn put(&self, answer: T) {
-        self.slot.lock().answer = Some(Ok(answer));
-    }
-
-    /// Puts a failure in place of whatever was put, and gives it.
-    pub(crate) fn fail(self, failed: Failed) {
-        self.slot.lock().answer = Some(Err(failed));
-        self.give();
+    /// Puts the answer, which is given by [`Answer::give`], and the command, if it is to be dropped
+    /// by the ticket's owner.
+    pub(crate) fn put(&self, answer: T, command: Option<Spent>) {
+        if let Some(slot) = &self.slot {
+            let mut state = slot.lock();
+            state.answer = Some(Ok(answer));
+            state.command = command;
+        }
     }
 
     /// Gives the answer that was put.
     pub(crate) fn give(mut self) {
-        self.end();
+        self.end(None);
     }
 
-    fn end(&mut self) {
-        self.given = true;
-        let mut state = self.slot.lock();
+    /// Gives a failure in place of whatever was put.
+    pub(crate) fn fail(mut self, failed: Failed) {
+        self.end(Some(failed));
+    }
+
+    fn end(&mut self, failed: Option<Failed>) {
+        let Some(slot) = self.slot.take() else { return };
+        let mut state = slot.lock();
+        if let Some(failed) = failed {
+            state.answer = Some(Err(failed));
+        }
         state.given = true;
         let (waker, blocked) = (state.waker.take(), state.blocked);
         drop(state);
         if blocked {
-            self.slot.ready.notify_all();
+            slot.ready.notify_all();
         }
+        // So that the ticket's owner, who has made it, is the last to hold it.
+        drop(slot);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -133,10 +153,7 @@ impl<T> Answer<T> {
 
 impl<T> Drop for Answer<T> {
     fn drop(&mut self) {
-        if !self.given {
-            self.slot.lock().answer = None;
-            self.end();
-        }
+        self.end(Some(Failed::NotWritable));
     }
 }
 
@@ -162,7 +179,7 @@ mod tests {
     fn an_answer_reaches_a_waiting_thread() {
         let (ticket, answer) = ticket();
         let waiter = thread::spawn(move || ticket.wait());
-        answer.put(7);
+        answer.put(7, None);
         answer.give();
         assert_eq!(waiter.join().unwrap(), Ok(7));
     }
@@ -172,7 +189,7 @@ mod tests {
         let (mut ticket, answer) = ticket();
         let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(Pin::new(&mut ticket).poll(&mut cx), Poll::Pending);
-        answer.put(7);
+        answer.put(7, None);
         assert_eq!(Pin::new(&mut ticket).poll(&mut cx), Poll::Pending);
         answer.give();
         assert_eq!(Pin::new(&mut ticket).poll(&mut cx), Poll::Ready(Ok(7)));
@@ -186,7 +203,7 @@ mod tests {
         drop(answer);
         assert_eq!(before.wait(), Err(Failed::NotWritable));
         let (after, answer) = ticket();
-        answer.put(7);
+        answer.put(7, None);
         drop(answer);
         assert_eq!(after.wait(), Err(Failed::NotWritable));
         let (refused, answer) = ticket::<u8>();

@@ -128,12 +128,12 @@ impl Unwritten {
     }
 }
 
-/// The room that a frame has taken in memory, emptied, for another one.
+/// The room that a frame has taken in memory, for another one.
 #[derive(Debug, Default)]
 pub(crate) struct Spent {
     /// For its bytes.
     pub(crate) frame: Vec<u8>,
-    /// For its records.
+    /// For its records. The writer empties it, who has made what is in it.
     pub(crate) items: Vec<Item>,
 }
 
@@ -153,12 +153,12 @@ impl Durable {
         }
     }
 
-    /// Its emptied room.
+    /// Its room.
     pub(crate) fn spend(self) -> Spent {
-        let (mut frame, mut items) = (self.frame, self.items);
-        frame.clear();
-        items.clear();
-        Spent { frame, items }
+        Spent {
+            frame: self.frame,
+            items: self.items,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! ```
 //! There is no timer: while one batch syncs, the next one gathers.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +21,8 @@ use crate::error::Failed;
 use crate::id::Id;
 use crate::journal::frame::FrameBuilder;
 use crate::journal::{Journal, Space};
-use crate::record::{self, Record, Run};
+use crate::rate::Charge;
+use crate::record::{self, HoldRef, OpenHold, Posting, Record, Run};
 use crate::rejection::Rejection;
 use crate::shared::Shared;
 use crate::state::{Bounds, Known, Located, State};
@@ -33,7 +35,7 @@ pub(crate) enum Command {
     /// See [`crate::Ledger::hold`].
     Hold(Box<HoldRequest>, Answer<Result<Held, Rejection>>),
     /// See [`crate::Ledger::settle`].
-    Settle(Box<Settlement>, Answer<Result<Receipt, Rejection>>),
+    Settle(Box<Settling>, Answer<Result<Receipt, Rejection>>),
     /// See [`crate::Ledger::release`].
     Release(Id, String, Answer<Result<Released, Rejection>>),
     /// See [`crate::Ledger::act`].
@@ -42,6 +44,23 @@ pub(crate) enum Command {
     Look,
     /// Ends the writer, after everything that was queued before.
     Close,
+}
+
+/// A settlement with room for its charge, which goes back to where it was made.
+#[derive(Debug)]
+pub(crate) struct Settling {
+    settlement: Settlement,
+    room: Charge,
+}
+
+impl Settling {
+    /// With room that is made here.
+    pub(crate) fn new(settlement: Settlement) -> Self {
+        Self {
+            settlement,
+            room: Charge::room(),
+        }
+    }
 }
 
 /// A put answer that waits for its frame to be durable.
@@ -74,6 +93,9 @@ pub(crate) struct Writer {
     pub(crate) kept: Kept,
 }
 
+/// Holds that have ended, kept to be used again.
+const SPARE_HOLDS: usize = 4_096;
+
 /// What the writer keeps to itself from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
@@ -82,6 +104,38 @@ pub(crate) struct Kept {
     names: Vec<u8>,
     /// The answers of the batch.
     replies: Vec<Reply>,
+    /// Nobody else has these.
+    spare_holds: Vec<Arc<OpenHold>>,
+}
+
+impl Kept {
+    /// Empties what comes back, which this thread has made.
+    fn empty(&mut self, spent: Spent) -> (Vec<u8>, Vec<Item>) {
+        let Spent {
+            mut frame,
+            mut items,
+        } = spent;
+        frame.clear();
+        for item in items.drain(..) {
+            let Record::Settled(Posting { mut hold, .. }) = item.record else {
+                continue;
+            };
+            if self.spare_holds.len() < SPARE_HOLDS && Arc::get_mut(&mut hold).is_some() {
+                self.spare_holds.push(hold);
+            }
+        }
+        (frame, items)
+    }
+
+    /// The open hold with these stored `bytes`.
+    fn open(&mut self, hold: &HoldRef<'_>, bytes: &[u8]) -> Arc<OpenHold> {
+        let mut open = self.spare_holds.pop().unwrap_or_default();
+        match Arc::get_mut(&mut open) {
+            Some(spare) => hold.open_in(spare, bytes),
+            None => open = Arc::new(hold.open(bytes)),
+        }
+        open
+    }
 }
 
 /// A frame being filled.
@@ -125,7 +179,7 @@ impl Writer {
             .room
             .store(space == Space::Holds, Ordering::Release);
         let spent = self.spent.try_recv().ok();
-        let Spent { frame, items } = spent.unwrap_or_default();
+        let (frame, items) = self.kept.empty(spent.unwrap_or_default());
         let mut draft = Draft {
             now: self.shared.clock.now_us(),
             space,
@@ -197,19 +251,21 @@ impl Writer {
         let reply = match command {
             Command::Look | Command::Close => return Ok(()),
             Command::Hold(request, answer) => {
-                answer.put(self.hold(&request, at, draft)?);
+                answer.put(self.hold(&request, at, draft)?, Some(request));
                 Reply::Held(answer)
             }
-            Command::Settle(settlement, answer) => {
-                answer.put(self.settle(&settlement, at, draft)?);
+            Command::Settle(mut settling, answer) => {
+                let room = mem::take(&mut settling.room);
+                let receipt = self.settle(&settling.settlement, room, at, draft)?;
+                answer.put(receipt, Some(settling));
                 Reply::Settled(answer)
             }
             Command::Release(hold, reason, answer) => {
-                answer.put(self.release(hold, reason, at, draft)?);
+                answer.put(self.release(hold, reason, at, draft)?, None);
                 Reply::Released(answer)
             }
             Command::Act(act, answer) => {
-                answer.put(self.act(*act, at, draft)?);
+                answer.put(self.act(*act, at, draft)?, None);
                 Reply::Recorded(answer)
             }
         };
@@ -246,31 +302,31 @@ impl Writer {
             Ok(place) => place,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let open = hold.open(record::body(draft.frame.record(&place)));
-        let card = self.state.card(open.rate_card).map(|card| &card.card);
+        let bytes = record::body(draft.frame.record(&place));
+        let open = self.kept.open(&hold, bytes);
         let held = Held {
             lsn: self.state.lsn + 1,
             opened_at: open.opened_at,
             granted: hold.granted,
             quantities: open.quantities,
             amount: open.amount,
-            currency: card.map_or_else(String::new, |card| card.currency.clone()),
-            rate_card: card.map_or_else(String::new, |card| card.id.clone()),
+            rate_card: open.rate_card,
         };
         if let (None, Some(located)) = (known, terms.located) {
             self.kept.known.keep(&self.kept.names, located);
         }
-        self.take(Record::Hold(Arc::new(open)), terms.located, place, draft)?;
+        self.take(Record::Hold(open), terms.located, place, draft)?;
         Ok(Ok(held))
     }
 
     fn settle(
         &mut self,
         settlement: &Settlement,
+        room: Charge,
         at: Micros,
         draft: &mut Draft,
     ) -> Result<Result<Receipt, Rejection>, Poisoned> {
-        let charged = match decide::settle(self.desk(at), settlement) {
+        let charged = match decide::settle(self.desk(at), settlement, room) {
             Ok(charged) => charged,
             Err(rejection) => return Ok(Err(rejection)),
         };

@@ -75,7 +75,7 @@ impl Bench {
 
     fn settles(&mut self, number: u64, cpu_us: u64) -> Charged {
         let settlement = testing::settlement(number, cpu_us);
-        let charged = super::settle(self.desk(), &settlement).unwrap();
+        let charged = super::settle(self.desk(), &settlement, Charge::default()).unwrap();
         let entry = charged.enter(self.state.seq + 1, self.at, &settlement);
         self.take(&Record::Settled(entry.posting(Arc::clone(&charged.hold))));
         charged

@@ -25,10 +25,12 @@ fn with_tenant(quotas: Vec<Quota>) -> (TempDir, Arc<HandClock>, Ledger) {
 fn a_run_is_held_settled_and_told() {
     let (_dir, _clock, ledger) = with_tenant(Vec::new());
     let held = ledger.now_hold(hold(1, "acme")).unwrap();
+    let (card, priced_by) = ledger.rate_cards().remove(0);
     assert_eq!(
-        (held.lsn, held.granted.cpu_ms, held.currency.as_str()),
-        (3, 1_000, "USD")
+        (held.lsn, held.granted.cpu_ms, held.rate_card),
+        (3, 1_000, card)
     );
+    assert_eq!(priced_by.currency, "USD");
     assert_eq!(ledger.open_holds().len(), 1);
     let receipt = ledger.now_settle(settlement(1, 1_500_000)).unwrap();
     assert_eq!(

@@ -18,6 +18,17 @@ pub(crate) struct Standing {
     pub(crate) free: u128,
 }
 
+impl Charge {
+    /// An empty one with room for most cards' lines.
+    pub(crate) fn room() -> Self {
+        Self {
+            currency: String::with_capacity(3),
+            total: Money::ZERO,
+            lines: Vec::with_capacity(4),
+        }
+    }
+}
+
 impl RateCard {
     /// What these quantities cost after what each meter's month has used; `None` where an amount
     /// passes what the integer holds.
@@ -26,7 +37,23 @@ impl RateCard {
         used: &Quantities,
         month: impl Fn(&Price) -> Standing,
     ) -> Option<Charge> {
-        let mut lines = Vec::with_capacity(self.prices.len());
+        self.charge_in(Charge::room(), used, month)
+    }
+
+    /// The same, made in the room of a charge that nobody needs.
+    pub(crate) fn charge_in(
+        &self,
+        room: Charge,
+        used: &Quantities,
+        month: impl Fn(&Price) -> Standing,
+    ) -> Option<Charge> {
+        let Charge {
+            mut currency,
+            mut lines,
+            ..
+        } = room;
+        currency.clone_from(&self.currency);
+        lines.clear();
         for price in &self.prices {
             let quantity = price.billed(used)?;
             if quantity > 0 {
@@ -35,7 +62,7 @@ impl RateCard {
         }
         let add = |sum: Money, line: &ChargeLine| sum.checked_add(line.amount);
         Some(Charge {
-            currency: self.currency.clone(),
+            currency,
             total: lines.iter().try_fold(Money::ZERO, add)?,
             lines,
         })

@@ -101,7 +101,7 @@ impl<'a> Whose<'a> {
     }
 
     /// How many bytes are stored.
-    pub(super) fn stored_len(&self) -> usize {
+    fn stored_len(&self) -> usize {
         let function = self.function.map_or(0, stored_len);
         stored_len(self.tenant) + stored_len(self.project) + 1 + function
     }
@@ -109,7 +109,7 @@ impl<'a> Whose<'a> {
 
 /// How many bytes are stored of a text. A length below 128 takes one byte; seven bits of it fit
 /// into each.
-pub(super) fn stored_len(text: &str) -> usize {
+fn stored_len(text: &str) -> usize {
     let bits = usize::BITS - text.len().leading_zeros();
     usize::try_from(bits.div_ceil(7).max(1)).unwrap_or(1) + text.len()
 }
@@ -142,7 +142,24 @@ impl HoldRef<'_> {
 
     /// The open hold with these stored `bytes`.
     pub(crate) fn open(&self, bytes: &[u8]) -> OpenHold {
-        OpenHold::new(self, Box::from(bytes))
+        let mut open = OpenHold::default();
+        self.open_in(&mut open, bytes);
+        open
+    }
+
+    /// Makes `open` the open hold with these stored `bytes`.
+    pub(crate) fn open_in(&self, open: &mut OpenHold, bytes: &[u8]) {
+        open.id = self.id;
+        open.execution = self.execution;
+        open.quantities = self.quantities;
+        open.amount = self.amount;
+        open.rate_card = self.rate_card;
+        open.opened_at = self.opened_at;
+        open.idempotency = self.idempotency;
+        open.bytes.clear();
+        open.bytes.extend_from_slice(bytes);
+        let whose = super::IDS + self.run.whose.stored_len();
+        open.names_end = [whose, whose + stored_len(self.run.key)];
     }
 }
 
