@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::file;
 use crate::hash::Map;
 use crate::id::Id;
-use crate::record::{OpenHold, Record};
+use crate::record::{Head, OpenHold, Record};
 
 const MAGIC: [u8; 8] = *b"FBXIDX02";
 
@@ -113,25 +113,50 @@ impl Index {
     /// Takes in the next entry, which lies at `offset`; other records are left out. `tenant` is
     /// the place of a settlement's tenant, where it is known.
     pub(crate) fn push(&mut self, record: &Record, tenant: Option<u32>, offset: u32) {
-        let (age, kind, tenant) = match record {
-            Record::Hold(_) | Record::Release(_) => return,
+        match record {
+            Record::Hold(_) | Record::Release(_) => {}
             Record::Settled(posting) => {
                 let hold = &posting.hold;
-                let age = posting.at.saturating_sub(hold.opened_at);
-                let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
-                self.executions.push((hold.execution, place));
-                self.executions_by.insert(hold.execution, place);
-                (age, EntryKind::Settled, self.tenant(tenant, hold))
+                let tenant = self.tenant(tenant, hold);
+                let head = Head {
+                    at: posting.at,
+                    kind: EntryKind::Settled,
+                    tenant: None,
+                    settles: Some((hold.execution, hold.opened_at)),
+                };
+                self.add(&head, tenant, offset);
             }
             Record::Entered(entry) => {
-                let tenant = entry.tenant().map_or(NOBODY, |name| self.name(name));
-                (0, entry.kind(), tenant)
+                let head = Head {
+                    at: entry.at,
+                    kind: entry.kind(),
+                    tenant: entry.tenant(),
+                    settles: None,
+                };
+                self.push_head(&head, offset);
             }
-        };
+        }
+    }
+
+    /// The same of an entry of which only the head was read.
+    pub(crate) fn push_head(&mut self, head: &Head<'_>, offset: u32) {
+        let tenant = head.tenant.map_or(NOBODY, |name| self.name(name));
+        self.add(head, tenant, offset);
+    }
+
+    /// Adds an entry of the tenant whose name has that number.
+    fn add(&mut self, head: &Head<'_>, tenant: u32, offset: u32) {
+        let mut age = 0;
+        if let Some((execution, opened_at)) = head.settles {
+            age = u64::try_from(head.at.saturating_sub(opened_at)).unwrap_or(0);
+            let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
+            self.executions.push((execution, place));
+            self.executions_by.insert(execution, place);
+        }
         self.offsets.push(offset);
-        self.ats.push(record.at());
-        self.ages.push(u64::try_from(age).unwrap_or(0));
-        self.kinds.push(kind);
+        self.ats.push(head.at);
+        self.ages.push(age);
+        self.kinds.push(head.kind);
         self.tenants.push(tenant);
     }
 

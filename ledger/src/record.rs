@@ -18,7 +18,7 @@ pub(crate) use self::stored::{HoldRef, Run, SettledRef, SettlementRef, Whose};
 use crate::clock::Micros;
 use crate::codec;
 use crate::command::{Effect, Idempotency};
-use crate::entry::{Body, Entry, Funding, Hold};
+use crate::entry::{Body, Entry, EntryKind, Funding, Hold};
 use crate::id::Id;
 use crate::money::Money;
 use crate::quantity::{Meter, Quantities};
@@ -127,6 +127,19 @@ pub(crate) enum Stored<'a> {
     Entered(Arc<Entry>),
 }
 
+/// What lists of entries need of one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Head<'a> {
+    /// When it was recorded.
+    pub(crate) at: Micros,
+    /// What it records.
+    pub(crate) kind: EntryKind,
+    /// The tenant that it concerns.
+    pub(crate) tenant: Option<&'a str>,
+    /// The execution that it settles and when that one's hold was opened, if it settles one.
+    pub(crate) settles: Option<(Id, Micros)>,
+}
+
 impl OpenHold {
     /// Its stored bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -146,7 +159,13 @@ impl OpenHold {
 
     /// All names of its run.
     pub(crate) fn run(&self) -> Option<Run<'_>> {
-        Run::read(self.bytes.get(IDS..self.names_end[1])?)
+        Run::read(self.all_names())
+    }
+
+    /// The stored bytes of all names, from which [`Run::read`] reads them: different for different
+    /// names.
+    pub(crate) fn all_names(&self) -> &[u8] {
+        self.bytes.get(IDS..self.names_end[1]).unwrap_or_default()
     }
 
     /// The hold, for those who read it.
@@ -238,6 +257,25 @@ impl<'a> Stored<'a> {
             Self::Hold(..) | Self::Release(_) => None,
             Self::Settled(settlement, _) => Some(settlement.seq),
             Self::Entered(entry) => Some(entry.seq),
+        }
+    }
+
+    /// What lists need of it; `None` if it is no entry.
+    pub(crate) fn head(&self) -> Option<Head<'_>> {
+        match self {
+            Self::Hold(..) | Self::Release(_) => None,
+            Self::Settled(settlement, hold) => Some(Head {
+                at: settlement.at,
+                kind: EntryKind::Settled,
+                tenant: Some(hold.run.whose.tenant),
+                settles: Some((hold.execution, hold.opened_at)),
+            }),
+            Self::Entered(entry) => Some(Head {
+                at: entry.at,
+                kind: entry.kind(),
+                tenant: entry.tenant(),
+                settles: None,
+            }),
         }
     }
 

@@ -226,10 +226,12 @@ fn index_of(
         lsn: None,
     };
     let finish = walk::walk(dir, &only, start, |number, frame| {
-        for item in walk::decode(number, frame, false)?.items {
-            index.push(&item.record, None, item.offset);
-        }
-        Ok(())
+        walk::records(number, frame, |read, stored| {
+            if let Some(head) = stored.head() {
+                index.push_head(&head, read.offset);
+            }
+            Ok(())
+        })
     })?;
     Ok((index, finish.position))
 }

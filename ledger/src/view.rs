@@ -21,7 +21,7 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
-use crate::state::{Bounds, Located, State};
+use crate::state::{Bounds, Known, Located, State};
 
 /// The magic of the checkpoint file.
 pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP02";
@@ -235,10 +235,35 @@ impl View {
 
     /// Takes a record of the journal's tail into state and tree; index and rows are made apart.
     /// Says where its hold is counted.
-    pub(crate) fn replay_item(&mut self, lsn: u64, item: &Item) -> Result<Option<Located>, String> {
-        let located = self.apply(lsn, item)?;
+    pub(crate) fn replay_item(
+        &mut self,
+        lsn: u64,
+        item: &Item,
+        known: &mut Known,
+    ) -> Result<Option<Located>, String> {
+        let located = self.replay(lsn, &item.record, known)?;
         if let Some(leaf) = item.leaf {
             self.frontier.push(leaf);
+        }
+        Ok(located)
+    }
+
+    /// Takes a record into the state; `known` is where runs were counted before.
+    fn replay(
+        &mut self,
+        lsn: u64,
+        record: &Record,
+        known: &mut Known,
+    ) -> Result<Option<Located>, String> {
+        let Record::Hold(hold) = record else {
+            return self.state.apply(lsn, record, None, &self.bounds);
+        };
+        let before = known.find(hold.all_names());
+        let located = self.state.apply(lsn, record, before, &self.bounds)?;
+        if let (None, Some(located), Some(run)) = (before, located, hold.run())
+            && located.is_whole(&run)
+        {
+            known.keep(hold.all_names(), located);
         }
         Ok(located)
     }

@@ -10,6 +10,7 @@ use crate::error::{Error, Fault};
 use crate::journal::Position;
 use crate::options::Options;
 use crate::record::Record;
+use crate::state::Known;
 use crate::view::store::Store;
 use crate::view::{Durable, Mark, Unwritten, View};
 use crate::walk::{self, Start};
@@ -96,9 +97,10 @@ pub(crate) fn replay(
         start = first;
     }
     let (mut since, mut settlements) = (0, 0);
+    let mut known = Known::default();
     walk::walk(dir, &found.segments, start, |number, frame| {
         let durable = walk::decode(number, frame, frame.header.first_lsn > view.state.lsn)?;
-        let taken = replay_frame(view, &durable, rows_lsn)?;
+        let taken = replay_frame(view, &durable, rows_lsn, &mut known)?;
         (since, settlements) = (since + taken, settlements + taken);
         on(durable.position, settlements);
         if since >= REBUILD_STEP {
@@ -110,7 +112,12 @@ pub(crate) fn replay(
     Ok(rows_lsn)
 }
 
-fn replay_frame(view: &mut View, durable: &Durable, rows_lsn: u64) -> Result<u64, Error> {
+fn replay_frame(
+    view: &mut View,
+    durable: &Durable,
+    rows_lsn: u64,
+    known: &mut Known,
+) -> Result<u64, Error> {
     let mut settlements = 0;
     for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
         let fault = |what| Error::Corrupt {
@@ -124,7 +131,7 @@ fn replay_frame(view: &mut View, durable: &Durable, rows_lsn: u64) -> Result<u64
         };
         let mut located = None;
         if lsn > view.state.lsn {
-            located = view.replay_item(lsn, item).map_err(fault)?;
+            located = view.replay_item(lsn, item, known).map_err(fault)?;
             view.position = durable.position;
         }
         if lsn > rows_lsn {

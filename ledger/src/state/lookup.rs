@@ -36,6 +36,11 @@ impl State {
         self.find(name).map(|(_, tenant)| tenant)
     }
 
+    /// All tenants, by place.
+    pub(crate) fn tenants(&self) -> &[Tenant] {
+        &self.tenants
+    }
+
     /// How many tenants there are.
     pub(crate) fn tenants_len(&self) -> usize {
         self.tenants.len()

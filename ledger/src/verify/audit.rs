@@ -1,6 +1,5 @@
 //! What must hold of every record, given all before it.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use crate::clock::Micros;
@@ -14,15 +13,15 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period::Period;
 use crate::quantity::Meter;
 use crate::rate::Price;
-use crate::record::{self, HoldRef, OpenHold, Posting, Record, Run, SettledRef, Stored};
-use crate::state::{Amounts, Bounds, State, amounts, held};
+use crate::record::{self, HoldRef, OpenHold, Posting, Record, SettledRef, Stored};
+use crate::state::{Amounts, Bounds, Known, Located, State, amounts, held};
 use crate::verify::Verified;
 use crate::verify::reversals::Reversals;
 use crate::view::Checkpoint;
 use crate::walk::{self, Read, Segments};
 
 /// Sums of one tenant, kept apart from the state's own.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Balance {
     posted: Amounts,
     held: Amounts,
@@ -33,7 +32,9 @@ struct Balance {
 pub(super) struct Audit {
     state: State,
     frontier: Frontier,
-    balances: HashMap<String, Balance>,
+    /// By the place of the tenant.
+    balances: Vec<Balance>,
+    known: Known,
     reversals: Reversals,
     /// A checkpoint that is still to be passed.
     checkpoint: Option<Checkpoint>,
@@ -50,7 +51,8 @@ impl Audit {
         let mut audit = Self {
             state: State::default(),
             frontier: Frontier::default(),
-            balances: HashMap::new(),
+            balances: Vec::new(),
+            known: Known::default(),
             reversals: Reversals::default(),
             checkpoint: checkpoint.filter(|checkpoint| checkpoint.state.lsn > 0),
             wanted,
@@ -94,17 +96,18 @@ impl Audit {
 
     fn record(&mut self, read: &Read<'_>, stored: &Stored<'_>) -> Result<(), String> {
         let record = stored.record();
+        let (mut known, mut released) = (None, None);
         match (stored, &record) {
-            (Stored::Hold(stored, _), Record::Hold(hold)) => self.hold(stored, hold)?,
-            (Stored::Settled(stored, of), Record::Settled(posting)) => {
-                self.settled(&stored.settled, &of.run, posting)?;
+            (Stored::Hold(stored, _), Record::Hold(hold)) => {
+                known = self.known.find(hold.all_names());
+                let located = known.or_else(|| self.state.locate(&stored.run));
+                let unknown = || format!("tenant `{}` is not known", stored.run.whose.tenant);
+                self.hold(stored, hold, located.ok_or_else(unknown)?)?;
             }
-            (Stored::Release(release), _) => {
-                if let Some(hold) = self.state.hold(&release.hold).cloned() {
-                    let run = hold.run().ok_or("the hold's names cannot be read")?;
-                    self.end(run.whose.tenant, &hold, &Amounts::default());
-                }
+            (Stored::Settled(stored, _), Record::Settled(posting)) => {
+                self.settled(&stored.settled, posting)?;
             }
+            (Stored::Release(release), _) => released = self.state.hold(&release.hold).cloned(),
             (Stored::Entered(entry), _) => match &entry.body {
                 Body::Acted(acted) => self.acted(entry.at, acted)?,
                 Body::Adjusted(adjusted) => self.adjusted(entry.at, adjusted)?,
@@ -112,8 +115,15 @@ impl Audit {
             },
             (Stored::Hold(..) | Stored::Settled(..), _) => {}
         }
-        self.state
-            .apply(read.lsn, &record, None, &Bounds::audit())?;
+        let bounds = Bounds::audit();
+        let located = self.state.apply(read.lsn, &record, known, &bounds)?;
+        if let Some(located) = located {
+            self.balance(located.tenant, &record, released.as_deref())?;
+        }
+        if let (Record::Hold(hold), None, Some(located)) = (&record, known, located) {
+            // An audit counts all scopes.
+            self.known.keep(hold.all_names(), located);
+        }
         if let Some(leaf) = record::leaf(read.bytes) {
             self.frontier.push(merkle::leaf(leaf));
             self.note_root();
@@ -123,11 +133,11 @@ impl Audit {
 
     /// A hold must have been allowed: priced by the card in force, within every hard quota and the
     /// cap.
-    fn hold(&mut self, stored: &HoldRef<'_>, hold: &OpenHold) -> Result<(), String> {
+    fn hold(&self, stored: &HoldRef<'_>, hold: &OpenHold, located: Located) -> Result<(), String> {
         let state = &self.state;
-        let name = stored.run.whose.tenant;
-        let tenant = state.tenant(name);
-        let tenant = tenant.ok_or_else(|| format!("tenant `{name}` is not known"))?;
+        let tenant = state
+            .placed(located.tenant)
+            .ok_or("its tenant is not known")?;
         if stored.granted.quantities() != Some(hold.quantities) {
             return Err("the hold is not the worst case of its limits".to_owned());
         }
@@ -148,16 +158,10 @@ impl Audit {
         if decide::lacking_credit(tenant, &need, hold.opened_at).is_some() {
             return Err("the hold passes its tenant's credit".to_owned());
         }
-        let places = tenant.places(&stored.run);
+        let places = located.scopes;
         if let Some(violation) = decide::violations(tenant, places, &need, hold.opened_at).first() {
             return Err(format!("the hold passes quota `{}`", violation.quota));
         }
-        if !self.balances.contains_key(name) {
-            self.balances.insert(name.to_owned(), Balance::default());
-        }
-        let balance = self.balances.get_mut(name).ok_or("it has no balance")?;
-        balance.held.add(&need);
-        balance.open += 1;
         Ok(())
     }
 
@@ -179,18 +183,14 @@ impl Audit {
         if approved.map_err(|no| no.to_string())? != *adjusted {
             return Err("the adjustment is not what was proposed".to_owned());
         }
-        let balance = self.balances.entry(adjusted.tenant.clone()).or_default();
+        let tenant = self.state.find(&adjusted.tenant).map(|(place, _)| place);
+        let balance = self.balance_of(tenant.ok_or("its tenant is not known")?)?;
         balance.posted.add(&amounts(adjusted));
         Ok(())
     }
 
     /// A settlement must post the lesser of measured and held, at its hold's price.
-    fn settled(
-        &mut self,
-        settled: &SettledRef<'_>,
-        run: &Run<'_>,
-        posting: &Posting,
-    ) -> Result<(), String> {
+    fn settled(&self, settled: &SettledRef<'_>, posting: &Posting) -> Result<(), String> {
         let hold = &posting.hold;
         for meter in Meter::MEASURED {
             let held = hold.quantities.get(meter);
@@ -207,8 +207,9 @@ impl Audit {
         if self.state.closed(period).is_some() {
             return Err(format!("it counts in period {period}, which is closed"));
         }
-        let tenant = self.state.tenant(run.whose.tenant);
-        let tenant = tenant.ok_or("its tenant is not known")?;
+        // That the hold is the one that was opened is seen when the record is taken in.
+        let open = self.state.hold_of(&hold.id);
+        let (_, tenant) = open.ok_or_else(|| format!("hold {} is not open", hold.id))?;
         let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
         let charge = card.card.charge(&settled.posted, month);
         if *settled.funded != tenant.credit.draw(hold.opened_at, posting.total) {
@@ -217,20 +218,47 @@ impl Audit {
         if charge.as_ref() != Some(settled.charge.as_ref()) || posting.total > hold.amount {
             return Err("the charge is not what the rate card says".to_owned());
         }
-        let posted = Amounts {
-            quantities: settled.posted,
-            cost: posting.total.0,
-        };
-        self.end(run.whose.tenant, hold, &posted);
         Ok(())
     }
 
-    fn end(&mut self, tenant: &str, hold: &OpenHold, posted: &Amounts) {
-        if let Some(balance) = self.balances.get_mut(tenant) {
+    /// Adds a record up apart from the state; `released` is the hold that a release has ended.
+    fn balance(
+        &mut self,
+        tenant: u32,
+        record: &Record,
+        released: Option<&OpenHold>,
+    ) -> Result<(), String> {
+        let balance = self.balance_of(tenant)?;
+        let ended = match record {
+            Record::Hold(hold) => {
+                balance.held.add(&held(hold));
+                balance.open += 1;
+                return Ok(());
+            }
+            Record::Settled(posting) => {
+                balance.posted.add(&Amounts {
+                    quantities: posting.posted,
+                    cost: posting.total.0,
+                });
+                Some(posting.hold.as_ref())
+            }
+            Record::Release(_) | Record::Entered(_) => released,
+        };
+        if let Some(hold) = ended {
             balance.held.subtract(&held(hold));
-            balance.posted.add(posted);
             balance.open = balance.open.saturating_sub(1);
         }
+        Ok(())
+    }
+
+    fn balance_of(&mut self, tenant: u32) -> Result<&mut Balance, String> {
+        let place = usize::try_from(tenant).unwrap_or(usize::MAX);
+        if self.balances.len() <= place {
+            let tenants = self.state.tenants_len();
+            self.balances.resize(tenants, Balance::default());
+        }
+        let balance = self.balances.get_mut(place);
+        balance.ok_or_else(|| "its tenant is not known".to_owned())
     }
 
     /// The checkpoint beside the journal must have the same tree.
@@ -270,13 +298,17 @@ impl Audit {
         if self.checkpoint.is_some() {
             return Err(self.fault(end, "the journal ends before the checkpoint"));
         }
-        let balanced = self.balances.iter().all(|(name, balance)| {
-            let kept = self
-                .state
-                .tenant(name)
-                .map(|tenant| (tenant.lifetime(), tenant.open));
-            kept == Some(((balance.posted, balance.held), balance.open))
-        });
+        let nothing = Balance::default();
+        let balanced = self
+            .state
+            .tenants()
+            .iter()
+            .enumerate()
+            .all(|(place, tenant)| {
+                let balance = self.balances.get(place).unwrap_or(&nothing);
+                let sums = ((balance.posted, balance.held), balance.open);
+                (tenant.lifetime(), tenant.open) == sums
+            });
         if !balanced || (self.state.holds_len() == 0 && !self.state.idle()) {
             return Err(self.fault(end, "balances are not the sums of the records"));
         }
