@@ -41,8 +41,8 @@ fn thousands_of_executions_leave_nothing_and_cost_no_memory() {
     };
     let runs = if world.full { 10_000 } else { 1_000 };
     let dir = server::data_dir();
-    // The cache of the view fills up to its bound, by default more than all runs here need: with the
-    // least that there may be, growth is growth.
+    // The cache of the view fills up to its bound, by default more than all runs here need: with
+    // the least that there may be, growth is growth.
     let settings = [
         ("FAREBOX_LOG__FILTER", "warn"),
         ("FAREBOX_LEDGER__VIEW_CACHE_BYTES", "1048576"),
