@@ -63,6 +63,7 @@ pub(crate) fn options(dir: PathBuf) -> Options {
         scopes_max: 200_000,
         scopes_per_tenant_max: 10_000,
         quotas_per_tenant_max: 256,
+        quota_changes_per_tenant_max: 16,
         holds_max: 100_000,
         idempotency_ttl_s: 86_400,
         idempotency_per_tenant_max: 250_000,

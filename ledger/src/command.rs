@@ -8,7 +8,7 @@ use crate::id::Id;
 use crate::money::Money;
 use crate::period::Period;
 use crate::quantity::{Ceiling, OnLow, Quantities};
-use crate::quota::Quota;
+use crate::quota::{Left, Quota, QuotaChange, StartCaps};
 use crate::rate::{Charge, RateCard};
 
 /// Ties a hold to a caller's retry key, within the tenant.
@@ -66,6 +66,8 @@ pub struct Held {
     pub amount: Money,
     /// Entry of the rate card that prices it.
     pub rate_card: u64,
+    /// What is left of each cap on the number of runs that concerns it.
+    pub left: Vec<Left>,
 }
 
 /// Turns a hold into a charge for what was measured.
@@ -131,7 +133,8 @@ pub struct Act {
 /// The part of an act that the ledger decides on later.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Effect {
-    /// Makes a tenant known, or replaces its settings as a whole.
+    /// Makes a tenant known, or replaces its settings as a whole, with no cap on starts and no
+    /// quotas to come; see [`Effect::Settings`].
     Tenant {
         /// Its name.
         tenant: String,
@@ -184,6 +187,41 @@ pub enum Effect {
         /// Whom the actor's key stands for.
         subject: String,
     },
+    /// Makes a tenant known, or replaces its settings as a whole.
+    Settings(Settings),
+}
+
+/// All that a tenant's holds are decided by, beside its terms and credit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// The tenant.
+    pub tenant: String,
+    /// Whether its holds are refused.
+    pub suspended: bool,
+    /// How many holds it may have open at once.
+    pub concurrency: u32,
+    /// How many it may open in a minute.
+    pub starts: StartCaps,
+    /// All its quotas until the first change.
+    pub quotas: Vec<Quota>,
+    /// The changes, the earliest first. Those whose instant has passed count too: of all, the last
+    /// one that has come is in force. What they count is counted from now on, so that a quota
+    /// finds its window's use when it comes into force.
+    pub changes: Vec<QuotaChange>,
+}
+
+impl Settings {
+    /// Settings with no cap on starts and no quotas to come.
+    pub fn plain(tenant: &str, suspended: bool, concurrency: u32, quotas: &[Quota]) -> Self {
+        Self {
+            tenant: tenant.to_owned(),
+            suspended,
+            concurrency,
+            starts: StartCaps::default(),
+            quotas: quotas.to_vec(),
+            changes: Vec::new(),
+        }
+    }
 }
 
 /// Credit that a tenant's charges are paid from.

@@ -5,21 +5,23 @@
 pub(crate) mod books;
 mod check;
 mod effect;
+mod left;
 mod reduce;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+pub(crate) use self::left::left;
 use crate::adjust::Party;
 use crate::clock::Micros;
-use crate::command::{Act, Effect, HoldRequest, Settlement};
+use crate::command::{Act, Effect, HoldRequest, Settings, Settlement};
 use crate::entry::{Acted, Body, Funding};
 use crate::id::Id;
 use crate::money::Money;
 use crate::options::Options;
 use crate::quantity::{Ceiling, OnLow, Quantities};
 use crate::query::Estimate;
-use crate::quota::{Cause, Violation};
+use crate::quota::{Cause, Quota, Violation};
 use crate::rate::{Charge, Price};
 use crate::record::{HoldRef, OpenHold, Release, Run, SettledRef, SettlementRef};
 use crate::rejection::Rejection;
@@ -165,7 +167,7 @@ pub(crate) fn hold(
     };
     let (granted, worst) = case.grant(request.ceiling, request.on_low)?;
     let amount = Money(worst.cost);
-    case.may_open(request.max_cost, amount)?;
+    case.may_open(request, amount)?;
     Ok(Terms {
         located: Some(located).filter(|located| located.is_whole(&run)),
         granted,
@@ -261,9 +263,12 @@ impl Case<'_> {
         }
     }
 
-    fn may_open(&self, max_cost: Option<Money>, amount: Money) -> Result<(), Rejection> {
-        if let Some(max_cost) = max_cost.filter(|max_cost| amount > *max_cost) {
+    fn may_open(&self, request: &HoldRequest, amount: Money) -> Result<(), Rejection> {
+        if let Some(max_cost) = request.max_cost.filter(|max_cost| amount > *max_cost) {
             return Err(Rejection::MaxCost { amount, max_cost });
+        }
+        if let Some(too_fast) = self.tenant.too_fast(&request.key, self.desk.at) {
+            return Err(too_fast);
         }
         let (cap, open) = (self.tenant.concurrency, self.tenant.open);
         if open >= cap {
@@ -303,22 +308,25 @@ pub(crate) fn violations(
         .filter(|(limit, stands)| !limit.fits(stands, need))
         .collect();
     passed.sort_unstable_by_key(|(limit, _)| limit.rule());
-    let violation = |(limit, stands)| violation(tenant, limit, stands, need);
+    let rules = tenant.rules(at).all();
+    let violation = |(limit, stands): (&Limit, Stands)| {
+        let quota = &rules.get(limit.rule())?.quota;
+        Some(violation(quota, limit, stands, need))
+    };
     passed.into_iter().filter_map(violation).collect()
 }
 
 fn violation(
-    tenant: &Tenant,
+    quota: &Quota,
     limit: &Limit,
     (posted, held, window): Stands,
     need: &Amounts,
-) -> Option<Violation> {
-    let quota = &tenant.rules.all().get(limit.rule())?.quota;
+) -> Violation {
     let requested = need.get(quota.meter);
     let without_holds = posted
         .checked_add(requested)
         .is_some_and(|sum| sum <= limit.most);
-    Some(Violation {
+    Violation {
         quota: quota.name(),
         scope: quota.scope.clone(),
         meter: quota.meter,
@@ -333,7 +341,7 @@ fn violation(
         } else {
             Cause::Posted
         },
-    })
+    }
 }
 
 /// What is left of a prepaid tenant's credit, if that does not cover what is held and needed.
@@ -440,7 +448,9 @@ fn room_for(desk: Desk<'_>, act: &Act) -> Result<(), Rejection> {
         });
     }
     let limit = desk.options.tenants_max;
-    if let Some(Effect::Tenant { tenant, .. }) = &act.effect {
+    if let Some(Effect::Tenant { tenant, .. } | Effect::Settings(Settings { tenant, .. })) =
+        &act.effect
+    {
         let known = desk.state.tenant(tenant).is_some();
         if !known && check::wide(desk.state.tenants_len()) >= limit {
             return Err(Rejection::TooMany {

@@ -10,10 +10,13 @@ use crate::query::{Denial, DenialCount, Denials, DeniedBy};
 use crate::quota::{Cause, Scope};
 use crate::rejection::Rejection;
 
+/// What is counted together: a minute, a tenant, what refused, whose use, what was in the way.
+type Counted = (Micros, String, DeniedBy, Scope, Cause);
+
 /// What is remembered of refusals.
 #[derive(Debug)]
 pub(crate) struct Denied {
-    counts: BTreeMap<(Micros, String, DeniedBy, Scope), u64>,
+    counts: BTreeMap<Counted, u64>,
     last: VecDeque<Denial>,
     counts_max: usize,
     last_max: usize,
@@ -32,49 +35,30 @@ impl Denied {
 
     /// Notes a refusal, if it is one of use and not of a fault in the request.
     pub(crate) fn note(&mut self, request: &HoldRequest, rejection: &Rejection, at: Micros) {
-        match rejection {
+        let (by, scope, cause) = match rejection {
             Rejection::Quota(violations) => {
                 for violation in violations {
                     let by = DeniedBy::Quota(violation.quota.clone());
                     self.add(request, by, violation.scope.clone(), (at, violation.cause));
                 }
+                return;
             }
-            Rejection::Concurrency { .. } => {
-                self.add(
-                    request,
-                    DeniedBy::Concurrency,
-                    Scope::Tenant,
-                    (at, Cause::Held),
-                );
-            }
-            Rejection::MaxCost { .. } => {
-                self.add(
-                    request,
-                    DeniedBy::MaxCost,
-                    Scope::Tenant,
-                    (at, Cause::Posted),
-                );
-            }
-            Rejection::Suspended { .. } => {
-                self.add(
-                    request,
-                    DeniedBy::Suspended,
-                    Scope::Tenant,
-                    (at, Cause::Posted),
-                );
-            }
-            _ => {}
-        }
+            Rejection::Rate { scope, .. } => (DeniedBy::Rate, scope.clone(), Cause::Posted),
+            Rejection::Concurrency { .. } => (DeniedBy::Concurrency, Scope::Tenant, Cause::Held),
+            Rejection::InsufficientFunds { .. } => (DeniedBy::Credit, Scope::Tenant, Cause::Posted),
+            Rejection::MaxCost { .. } => (DeniedBy::MaxCost, Scope::Tenant, Cause::Posted),
+            Rejection::Suspended { .. } => (DeniedBy::Suspended, Scope::Tenant, Cause::Posted),
+            _ => return,
+        };
+        self.add(request, by, scope, (at, cause));
     }
 
     fn add(&mut self, request: &HoldRequest, by: DeniedBy, scope: Scope, why: (Micros, Cause)) {
         let (at, cause) = why;
         let minute = at - at.rem_euclid(MINUTE_US);
         let tenant = request.tenant.clone();
-        *self
-            .counts
-            .entry((minute, tenant.clone(), by.clone(), scope))
-            .or_insert(0) += 1;
+        let counted = (minute, tenant.clone(), by.clone(), scope.clone(), cause);
+        *self.counts.entry(counted).or_insert(0) += 1;
         while self.counts.len() > self.counts_max {
             self.counts.pop_first();
         }
@@ -85,6 +69,7 @@ impl Denied {
             project,
             key,
             by,
+            scope,
             cause,
         });
         self.last.truncate(self.last_max);
@@ -94,13 +79,14 @@ impl Denied {
     pub(crate) fn list(&self, tenant: Option<&str>) -> Denials {
         let mine = |name: &str| tenant.is_none_or(|tenant| tenant == name);
         let counts = self.counts.iter().rev().filter(|(key, _)| mine(&key.1));
-        let count = |((minute, tenant, by, scope), count): (&(Micros, String, _, Scope), &u64)| {
-            let (tenant, scope, by) = (tenant.clone(), scope.clone(), DeniedBy::clone(by));
+        let count = |(counted, count): (&Counted, &u64)| {
+            let (minute, tenant, by, scope, cause) = counted.clone();
             DenialCount {
                 tenant,
                 by,
                 scope,
-                minute: *minute,
+                cause,
+                minute,
                 count: *count,
             }
         };

@@ -439,7 +439,7 @@ fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
             resets_at,
         }
     };
-    tenant.rules.all().iter().map(state).collect()
+    tenant.rules(at).all().iter().map(state).collect()
 }
 
 mod books;

@@ -57,7 +57,8 @@ pub use backup::{Copied, copy_journal};
 pub use charges::{Charges, read_entries};
 pub use clock::{Clock, Micros};
 pub use command::{
-    Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settlement,
+    Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settings,
+    Settlement,
 };
 pub use entry::{Acted, Adjusted, Body, Entry, EntryKind, Funding, Hold, Settled};
 pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};
@@ -73,7 +74,9 @@ pub use query::{
     AsOf, ChargeQuery, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery,
     Estimate, GrantState, GroupBy, Head, Health, Only, Terms, UsageItem, UsageQuery, UsageReport,
 };
-pub use quota::{Cause, Mode, Quota, QuotaState, Scope, Violation, Window};
+pub use quota::{
+    CapOf, Cause, Left, Mode, Quota, QuotaChange, QuotaState, Scope, StartCaps, Violation, Window,
+};
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
 pub use reconcile::{Compared, Reconciled};
 pub use rejection::Rejection;

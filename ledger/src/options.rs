@@ -34,6 +34,9 @@ pub struct Options {
     pub scopes_per_tenant_max: u64,
     /// Quotas of one tenant.
     pub quotas_per_tenant_max: u64,
+    /// Changes of one tenant's quotas that are to come, or have come since its quotas were last
+    /// set.
+    pub quota_changes_per_tenant_max: u64,
     /// Holds open at once, in the whole ledger.
     pub holds_max: u64,
     /// How long an idempotency key is kept, in seconds.
@@ -88,6 +91,8 @@ impl Options {
             1,
             1 << 16,
         );
+        let changes = self.quota_changes_per_tenant_max;
+        at_least("quota_changes_per_tenant_max", changes, 0, 1 << 10);
         at_least("idempotency_ttl_s", self.idempotency_ttl_s, 1, 366 * 86_400);
         at_least("document_bytes_max", self.document_bytes_max, 1, 256 << 10);
         at_least("tags_max", self.tags_max, 0, 64);

@@ -277,8 +277,12 @@ pub struct Health {
 pub enum DeniedBy {
     /// A quota, by name.
     Quota(String),
+    /// A cap on starts.
+    Rate,
     /// The concurrency cap.
     Concurrency,
+    /// The prepaid credit.
+    Credit,
     /// The caller's own `max_cost`.
     MaxCost,
     /// The tenant is suspended.
@@ -294,6 +298,8 @@ pub struct DenialCount {
     pub by: DeniedBy,
     /// Whose use was counted.
     pub scope: Scope,
+    /// Whether posted use or only open holds were in the way.
+    pub cause: Cause,
     /// Start of the minute.
     pub minute: Micros,
     /// Refusals.
@@ -313,6 +319,8 @@ pub struct Denial {
     pub key: String,
     /// What refused.
     pub by: DeniedBy,
+    /// Whose use was counted.
+    pub scope: Scope,
     /// Whether posted use or only open holds were in the way.
     pub cause: Cause,
 }

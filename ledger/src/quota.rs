@@ -114,8 +114,55 @@ impl Quota {
     }
 }
 
+/// Quotas that are in force from an instant on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QuotaChange {
+    /// From when on, inclusive.
+    pub effective_at: Micros,
+    /// All quotas that are in force then, instead of those before.
+    pub quotas: Vec<Quota>,
+}
+
+/// How many runs may begin in any 60 seconds; what has begun counts, however it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StartCaps {
+    /// Of the whole tenant; above zero, `None` for as many as there are.
+    pub per_minute: Option<u32>,
+    /// Through each key; above zero, `None` for as many as there are.
+    pub key_per_minute: Option<u32>,
+}
+
+/// Which cap on the number of runs something is left of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CapOf {
+    /// A hard quota on executions.
+    Quota {
+        /// Whose.
+        scope: Scope,
+        /// Over which time.
+        window: Window,
+    },
+    /// Starts in 60 seconds, of the tenant or of a key.
+    Starts(Scope),
+    /// Runs at once.
+    Concurrency,
+}
+
+/// What is left of a cap on the number of runs once a hold is open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Left {
+    /// Which cap.
+    pub of: CapOf,
+    /// The most there may be; of a quota with its overdraft.
+    pub limit: u128,
+    /// How many more there may be now.
+    pub left: u128,
+    /// Start and end of the time that is counted over; `None` where it has none.
+    pub window: Option<(Micros, Micros)>,
+}
+
 /// What stands in the way of a hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Cause {
     /// What was used already: only the next window or a higher limit helps.
     Posted,

@@ -28,6 +28,10 @@ use crate::quantity::{Meter, Quantities};
 const VERSION: u8 = 1;
 /// Since adjustments and closed periods.
 const VERSION_BOOKS: u8 = 2;
+/// Since quotas to come and caps on starts.
+const VERSION_SETTINGS: u8 = 3;
+/// The last version.
+const VERSION_LAST: u8 = VERSION_SETTINGS;
 
 const KIND_HOLD: u8 = 1;
 const KIND_RELEASE: u8 = 2;
@@ -160,6 +164,12 @@ impl OpenHold {
     /// All names of its run.
     pub(crate) fn run(&self) -> Option<Run<'_>> {
         Run::read(self.all_names())
+    }
+
+    /// The key that it was opened through.
+    pub(crate) fn key(&self) -> Option<&str> {
+        let [from, to] = self.names_end;
+        postcard::from_bytes(self.bytes.get(from..to)?).ok()
     }
 
     /// The stored bytes of all names, from which [`Run::read`] reads them: different for different
@@ -327,6 +337,7 @@ fn version(entry: &Entry) -> u8 {
             | Effect::Approve { .. }
             | Effect::Reject { .. },
         ) => VERSION_BOOKS,
+        Some(Effect::Settings(_)) => VERSION_SETTINGS,
         _ => VERSION,
     }
 }
@@ -374,11 +385,11 @@ fn split(bytes: &[u8]) -> Result<(u8, &[u8]), String> {
 }
 
 fn known(version: u8) -> Result<(), String> {
-    if (VERSION..=VERSION_BOOKS).contains(&version) {
+    if (VERSION..=VERSION_LAST).contains(&version) {
         return Ok(());
     }
     Err(format!(
-        "record version {version} is not known; this reads {VERSION} to {VERSION_BOOKS}"
+        "record version {version} is not known; this reads {VERSION} to {VERSION_LAST}"
     ))
 }
 

@@ -1,9 +1,10 @@
 //! The domain's "no": every way a command can be refused.
 
+use crate::clock::Micros;
 use crate::id::Id;
 use crate::money::Money;
 use crate::period::Period;
-use crate::quota::Violation;
+use crate::quota::{Scope, Violation};
 
 /// Why a command was refused. A refusal records and consumes nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -23,6 +24,18 @@ pub enum Rejection {
     /// At least one hard quota has no room for the worst case.
     #[error("{} quota(s) have no room for this run", .0.len())]
     Quota(Vec<Violation>),
+    /// As many runs as may begin in a minute have begun.
+    #[error("{begun} executions of {scope} have begun in the last minute, and {cap} may")]
+    Rate {
+        /// Whose cap: the tenant's or the key's.
+        scope: Scope,
+        /// The cap.
+        cap: u32,
+        /// Runs that have begun.
+        begun: u32,
+        /// When there is room for another one.
+        free_at: Micros,
+    },
     /// As many runs as the tenant may have at once are open.
     #[error("{open} of {cap} concurrent executions are in use")]
     Concurrency {

@@ -12,6 +12,7 @@ mod known;
 mod lookup;
 mod rules;
 mod scope;
+mod starts;
 mod tally;
 mod tenant;
 
@@ -30,7 +31,7 @@ use self::tenant::all_counted;
 pub(crate) use self::tenant::{Places, Stands, Tenant};
 use crate::adjust::Adjustments;
 use crate::clock::Micros;
-use crate::command::{Effect, Idempotency};
+use crate::command::{Effect, Idempotency, Settings};
 use crate::entry::{Acted, Body, Entry};
 use crate::hash::{Map, Set};
 use crate::id::Id;
@@ -253,6 +254,8 @@ impl State {
             tenant.billing.open(month, &card);
         }
         tenant.open += 1;
+        let key = hold.key().ok_or("the hold's key cannot be read")?;
+        tenant.starts.add(key, at);
         if let Some(key) = hold.idempotency {
             self.remember(key, hold, bounds)?;
         }
@@ -336,18 +339,10 @@ impl State {
                 concurrency,
                 quotas,
             }) => {
-                let place = self.tenant_place(tenant);
-                let here = |open: &&Open| open.located.tenant == place;
-                let open = self.holds.values().filter(here);
-                let open = open.map(|open| (open.hold.as_ref(), open.located.scopes));
-                let tenant = Self::tenant_at(&mut self.tenants, place)
-                    .ok_or_else(|| format!("tenant `{tenant}` is not known"))?;
-                tenant.suspended = *suspended;
-                tenant.concurrency = *concurrency;
-                let counted = tenant.scopes();
-                tenant.set_quotas(quotas, entry.at, open)?;
-                self.scopes += tenant.scopes() - counted;
+                let settings = Settings::plain(tenant, *suspended, *concurrency, quotas);
+                self.take_settings(&settings, entry.at)?;
             }
+            Some(Effect::Settings(settings)) => self.take_settings(settings, entry.at)?,
             Some(Effect::Terms {
                 tenant,
                 rate_card,
@@ -368,6 +363,21 @@ impl State {
             Some(effect) => self.keep_books(entry, acted, effect)?,
         }
         self.note(entry, acted);
+        Ok(())
+    }
+
+    /// Takes over a tenant's settings.
+    fn take_settings(&mut self, settings: &Settings, at: Micros) -> Result<(), String> {
+        let name = &settings.tenant;
+        let place = self.tenant_place(name);
+        let here = |open: &&Open| open.located.tenant == place;
+        let open = self.holds.values().filter(here);
+        let open = open.map(|open| (open.hold.as_ref(), open.located.scopes));
+        let tenant = Self::tenant_at(&mut self.tenants, place)
+            .ok_or_else(|| format!("tenant `{name}` is not known"))?;
+        let counted = tenant.scopes();
+        tenant.set(settings, at, open)?;
+        self.scopes += tenant.scopes() - counted;
         Ok(())
     }
 

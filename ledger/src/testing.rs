@@ -48,6 +48,7 @@ pub(crate) fn options(dir: &Path) -> Options {
         scopes_max: 1_000,
         scopes_per_tenant_max: 100,
         quotas_per_tenant_max: 64,
+        quota_changes_per_tenant_max: 8,
         holds_max: 10_000,
         idempotency_ttl_s: 86_400,
         idempotency_per_tenant_max: 1_000,

@@ -21,6 +21,7 @@ use crate::error::Failed;
 use crate::id::Id;
 use crate::journal::frame::FrameBuilder;
 use crate::journal::{Journal, Space};
+use crate::quota::Left;
 use crate::rate::Charge;
 use crate::record::{self, HoldRef, OpenHold, Posting, Record, Run};
 use crate::rejection::Rejection;
@@ -304,19 +305,29 @@ impl Writer {
         };
         let bytes = record::body(draft.frame.record(&place));
         let open = self.kept.open(&hold, bytes);
-        let held = Held {
+        let mut held = Held {
             lsn: self.state.lsn + 1,
             opened_at: open.opened_at,
             granted: hold.granted,
             quantities: open.quantities,
             amount: open.amount,
             rate_card: open.rate_card,
+            left: Vec::new(),
         };
         if let (None, Some(located)) = (known, terms.located) {
             self.kept.known.keep(&self.kept.names, located);
         }
-        self.take(Record::Hold(open), terms.located, place, draft)?;
+        let located = self.take(Record::Hold(open), terms.located, place, draft)?;
+        held.left = self.left(request, at, located);
         Ok(Ok(held))
+    }
+
+    fn left(&self, request: &HoldRequest, at: Micros, located: Option<Located>) -> Vec<Left> {
+        let tenant = located.and_then(|located| {
+            let tenant = self.state.placed(located.tenant)?;
+            Some(decide::left(tenant, located.scopes, &request.key, at))
+        });
+        tenant.unwrap_or_default()
     }
 
     fn settle(
@@ -408,7 +419,7 @@ impl Writer {
         located: Option<Located>,
         place: Range<usize>,
         draft: &mut Draft,
-    ) -> Result<(), Poisoned> {
+    ) -> Result<Option<Located>, Poisoned> {
         let lsn = self.state.lsn + 1;
         let applied = self.state.apply(lsn, &record, located, &self.bounds);
         let located = applied.map_err(|fault| {
@@ -423,7 +434,7 @@ impl Writer {
             bytes: u32::try_from(place.len()).unwrap_or(u32::MAX),
             leaf: None,
         });
-        Ok(())
+        Ok(located)
     }
 }
 

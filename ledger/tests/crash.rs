@@ -53,6 +53,7 @@ fn open(dir: &Path) -> Ledger {
         scopes_max: 100,
         scopes_per_tenant_max: 100,
         quotas_per_tenant_max: 10,
+        quota_changes_per_tenant_max: 8,
         holds_max: 1_000,
         idempotency_ttl_s: 86_400,
         idempotency_per_tenant_max: 100_000,

@@ -2,7 +2,7 @@
 
 use super::books;
 use crate::calendar;
-use crate::command::{Act, Effect, HoldRequest};
+use crate::command::{Act, Effect, HoldRequest, Settings};
 use crate::options::Options;
 use crate::quantity::OnLow;
 use crate::quota::{Quota, Scope};
@@ -104,6 +104,7 @@ pub(super) fn act(options: &Options, act: &Act) -> Result<(), Rejection> {
             name(options, "tenant", tenant)?;
             quotas(options, list)
         }
+        Some(Effect::Settings(wanted)) => settings(options, wanted),
         Some(Effect::Terms { rate_card, .. }) => {
             text(options, "rate_card", rate_card.as_deref().unwrap_or(""))
         }
@@ -114,6 +115,31 @@ pub(super) fn act(options: &Options, act: &Act) -> Result<(), Rejection> {
             text(options, "subject", subject)
         }
     }
+}
+
+fn settings(options: &Options, settings: &Settings) -> Result<(), Rejection> {
+    name(options, "tenant", &settings.tenant)?;
+    let caps = settings.starts;
+    if caps.per_minute == Some(0) || caps.key_per_minute == Some(0) {
+        return Err(invalid("starts", "must be above zero"));
+    }
+    quotas(options, &settings.quotas)?;
+    let limit = options.quota_changes_per_tenant_max;
+    if wide(settings.changes.len()) > limit {
+        return Err(Rejection::TooMany {
+            what: "changes of quotas",
+            limit,
+        });
+    }
+    let mut last = i64::MIN;
+    for change in &settings.changes {
+        if change.effective_at <= last {
+            return Err(invalid("changes", "are not each after the one before"));
+        }
+        last = change.effective_at;
+        quotas(options, &change.quotas)?;
+    }
+    Ok(())
 }
 
 fn quotas(options: &Options, quotas: &[Quota]) -> Result<(), Rejection> {

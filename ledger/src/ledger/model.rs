@@ -4,6 +4,7 @@
 mod compare;
 mod naive;
 mod op;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use self::naive::{DAY, DECEMBER, get, in_scope, price, start};
 use self::op::{Op, Question, op, question};
+use self::rules::Rules;
 use crate::testing::*;
 use crate::*;
 
@@ -30,21 +32,14 @@ struct Run {
     entry: u64,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Settings {
-    concurrency: u32,
-    quotas: Vec<Quota>,
-    suspended: bool,
-    /// After which entry minutes and hours are counted.
-    since: BTreeMap<Window, u64>,
-}
-
 struct Model {
     dir: TempDir,
     clock: Arc<HandClock>,
     ledger: Option<Ledger>,
     runs: Vec<Run>,
-    settings: Vec<Settings>,
+    settings: Vec<Rules>,
+    /// When the last command was decided.
+    last: Micros,
     documents: BTreeMap<String, Vec<u8>>,
     entries: u64,
     next: u64,
@@ -62,12 +57,13 @@ impl Model {
             ledger: None,
             runs: Vec::new(),
             settings: vec![
-                Settings {
+                Rules {
                     concurrency: 4,
-                    ..Settings::default()
+                    ..Rules::default()
                 };
                 TENANTS.len()
             ],
+            last: 0,
             documents: BTreeMap::new(),
             entries: 0,
             next: 1,
@@ -91,7 +87,15 @@ impl Model {
 
     fn act(&mut self, act: Act) {
         self.entries += 1;
-        assert_eq!(self.ledger().now_act(act).unwrap().entry, self.entries);
+        let recorded = self.ledger().now_act(act).unwrap();
+        assert_eq!(recorded.entry, self.entries);
+        self.last = recorded.at;
+    }
+
+    /// The time that the next command is decided at: the ledger's runs ahead of a clock that stands
+    /// still.
+    fn next_at(&self) -> Micros {
+        self.clock.get().max(self.last + 1)
     }
 
     fn open_runs(&self) -> Vec<usize> {
@@ -131,18 +135,12 @@ impl Model {
         (posted, held)
     }
 
-    fn fits(
-        &self,
-        request: &HoldRequest,
-        ceiling: &Ceiling,
-        at: Micros,
-        settings: &Settings,
-    ) -> bool {
+    fn fits(&self, request: &HoldRequest, ceiling: &Ceiling, at: Micros, settings: &Rules) -> bool {
         let Some(worst) = ceiling.quantities() else {
             return false;
         };
         settings
-            .quotas
+            .quotas(at)
             .iter()
             .filter(|quota| in_scope(&quota.scope, request))
             .all(|quota| {
@@ -155,14 +153,11 @@ impl Model {
         let Some(request) = self.request(op) else {
             return;
         };
-        let answer = self.ledger().now_hold(request.clone());
-        // Ledger time runs a little ahead of a clock that stands still.
-        let at = match &answer {
-            Ok(held) => held.opened_at,
-            Err(_) => self.clock.get(),
-        };
-        match answer {
+        let at = self.next_at();
+        match self.ledger().now_hold(request.clone()) {
             Ok(held) => {
+                assert_eq!(held.opened_at, at);
+                self.last = at;
                 self.must_open(&request, &held);
                 self.runs.push(Run {
                     number: self.next - 1,
@@ -215,7 +210,7 @@ impl Model {
         Some(request)
     }
 
-    fn settings_of(&self, request: &HoldRequest) -> &Settings {
+    fn settings_of(&self, request: &HoldRequest) -> &Rules {
         let place = TENANTS.iter().position(|name| *name == request.tenant);
         &self.settings[place.unwrap()]
     }
@@ -262,7 +257,19 @@ impl Model {
                     }));
                 }
             }
+            Rejection::Rate {
+                scope,
+                cap,
+                begun,
+                free_at,
+            } => {
+                let full = self.too_fast(request, at);
+                assert!(full.contains(&(scope.clone(), *cap, *begun, *free_at)));
+                assert!(full.iter().all(|(_, _, _, other)| other <= free_at));
+                assert!(known.is_none());
+            }
             Rejection::Concurrency { cap, open } => {
+                assert!(self.too_fast(request, at).is_empty());
                 let counted = u32::try_from(self.open_of(&request.tenant)).unwrap();
                 assert_eq!((*cap, *open), (settings.concurrency, counted));
                 assert!(open >= cap && known.is_none());
@@ -277,6 +284,7 @@ impl Model {
         assert!(self.known(request, at).is_none() && !settings.suspended);
         assert!(self.open_of(&request.tenant) < usize::try_from(settings.concurrency).unwrap());
         assert!(fits(&held.granted));
+        assert_eq!(self.too_fast(request, at), []);
         let asked = fits(&request.ceiling);
         assert_eq!(
             held.granted == request.ceiling,
@@ -305,6 +313,7 @@ impl Model {
         let measured = settlement.measured;
         let receipt = self.ledger().now_settle(settlement).unwrap();
         self.entries += 1;
+        self.last = receipt.at;
         assert_eq!(receipt.entry, self.entries);
         for meter in Meter::MEASURED {
             let (used, most) = (measured.get(meter), held.get(meter));
@@ -317,74 +326,6 @@ impl Model {
         self.runs[place].entry = receipt.entry;
     }
 
-    fn settings(&mut self, op: &Op) {
-        let Op::Settings {
-            tenant: place,
-            concurrency,
-            quotas,
-            suspended,
-        } = op
-        else {
-            return;
-        };
-        let mut list: Vec<Quota> = Vec::new();
-        for (scope, meter, window, steps) in quotas {
-            let scope = match scope {
-                0 => Scope::Tenant,
-                1 => Scope::Project("p0".to_owned()),
-                2 => Scope::Function("f0".to_owned()),
-                _ => Scope::Key("k0".to_owned()),
-            };
-            let (meter, unit) = [
-                (Meter::Executions, 1),
-                (Meter::CpuUs, 700_000),
-                (Meter::MemoryByteMs, 2_000 << 20),
-                (Meter::Cost, 10_000_000),
-            ][usize::from(*meter)];
-            let window = Window::ALL[usize::from(*window)];
-            let quota = quota(scope, meter, window, u128::from(*steps) * unit);
-            if list.iter().all(|other| other.name() != quota.name()) {
-                list.push(quota);
-            }
-        }
-        let mut act = tenant(TENANTS[*place], *concurrency, list.clone());
-        if let Some(Effect::Tenant {
-            suspended: flag, ..
-        }) = &mut act.effect
-        {
-            *flag = *suspended;
-        }
-        let recorded = self.ledger().now_act(act).unwrap();
-        self.entries += 1;
-        assert_eq!(recorded.entry, self.entries);
-        let since = self.since(*place, &list, recorded);
-        self.settings[*place] = Settings {
-            concurrency: *concurrency,
-            quotas: list,
-            suspended: *suspended,
-            since,
-        };
-    }
-
-    /// Minutes and hours are counted from when a quota first asks for them, but for windows that
-    /// begin together with one that is counted.
-    fn since(&self, place: usize, quotas: &[Quota], act: Recorded) -> BTreeMap<Window, u64> {
-        let old = &self.settings[place].since;
-        let counted = [(Window::Day, 0), (Window::Month, 0)].into_iter();
-        let counted: Vec<(Window, u64)> = counted.chain(old.clone()).collect();
-        let mut since = BTreeMap::new();
-        for window in quotas.iter().map(|quota| quota.window) {
-            if !matches!(window, Window::Minute | Window::Hour) {
-                continue;
-            }
-            let twin = |other: &&(Window, u64)| start(other.0, act.at) == start(window, act.at);
-            let continued = old.get(&window).copied();
-            let twin = counted.iter().find(twin).map(|twin| twin.1);
-            since.insert(window, continued.or(twin).unwrap_or(act.entry));
-        }
-        since
-    }
-
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Hold { .. } => self.hold(op),
@@ -395,9 +336,8 @@ impl Model {
             }
             Op::Release { which } => {
                 if let Some(place) = self.pick(which) {
-                    self.ledger()
-                        .now_release(id(self.runs[place].number))
-                        .unwrap();
+                    let number = self.runs[place].number;
+                    self.last = self.ledger().now_release(id(number)).unwrap().at;
                     self.runs[place].end = Some(None);
                 }
             }

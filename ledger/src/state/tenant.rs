@@ -7,13 +7,16 @@ use super::billing::Billing;
 use super::credit::Credit;
 use super::rules::{Limit, Rule, Rules};
 use super::scope::{Counters, FIRST};
+use super::starts::{Begun, Starts};
 use crate::calendar::{self, Span};
 use crate::clock::Micros;
+use crate::command::Settings;
 use crate::hash::Map;
 use crate::quantity::Meter;
-use crate::quota::{Quota, Scope, Window};
+use crate::quota::{Quota, Scope, StartCaps, Window};
 use crate::rate::{Price, Standing};
 use crate::record::{OpenHold, Run};
+use crate::rejection::Rejection;
 
 /// A way to cut time into windows: a window length in a zone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -70,6 +73,13 @@ impl Calendar {
 /// What a meter has posted and holds, and in which window.
 pub(crate) type Stands = (u128, u128, Span);
 
+/// Quotas and from when on they are in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Plan {
+    from: Micros,
+    rules: Rules,
+}
+
 /// The places of the counters of a run's scopes: tenant, project, function, key.
 pub(crate) type Places = [u32; 4];
 
@@ -95,8 +105,14 @@ pub(crate) struct Tenant {
     pub(crate) concurrency: u32,
     /// How many are.
     pub(crate) open: u32,
-    /// The quotas.
-    pub(crate) rules: Rules,
+    /// How many may be opened in a minute.
+    caps: StartCaps,
+    /// How many have been.
+    pub(crate) starts: Starts,
+    /// The quotas until the first change.
+    rules: Rules,
+    /// The changes, the earliest first; all of them are counted.
+    plans: Vec<Plan>,
     /// The id of its rate cards, if it is not the default.
     pub(crate) card: Option<String>,
     /// What its months have priced.
@@ -138,7 +154,10 @@ impl Tenant {
             suspended: false,
             concurrency: 0,
             open: 0,
+            caps: StartCaps::default(),
+            starts: Starts::default(),
             rules: Rules::default(),
+            plans: Vec::new(),
             card: None,
             billing: Billing::default(),
             credit: Credit::default(),
@@ -218,9 +237,10 @@ impl Tenant {
         places: Places,
         at: Micros,
     ) -> impl Iterator<Item = (&Limit, Stands)> {
+        let rules = self.rules(at);
         places.into_iter().flat_map(move |place| {
             let counters = self.at(place);
-            self.rules.limits(place).iter().map(move |limit| {
+            rules.limits(place).iter().map(move |limit| {
                 let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
                 (limit, self.stands(counters, calendar, limit.meter, at))
             })
@@ -257,6 +277,46 @@ impl Tenant {
                 .unwrap_or(NOWHERE),
             place(&names.keys, run.key).unwrap_or(NOWHERE),
         ]
+    }
+
+    /// The quotas in force at an instant.
+    pub(crate) fn rules(&self, at: Micros) -> &Rules {
+        let mut plans = self.plans.iter().rev();
+        let plan = plans.find(|plan| plan.from <= at);
+        plan.map_or(&self.rules, |plan| &plan.rules)
+    }
+
+    /// The caps on starts that concern a run through `key`, and how they stand.
+    pub(crate) fn start_caps(
+        &self,
+        key: &str,
+        at: Micros,
+    ) -> impl Iterator<Item = (Scope, u32, Begun)> {
+        let all = self.caps.per_minute.map(|cap| {
+            let begun = self.starts.of_tenant(at, cap);
+            (Scope::Tenant, cap, begun)
+        });
+        let of_key = self.caps.key_per_minute.map(|cap| {
+            let begun = self.starts.of_key(key, at, cap);
+            (Scope::Key(key.to_owned()), cap, begun)
+        });
+        all.into_iter().chain(of_key)
+    }
+
+    /// The cap on starts that has no room for a run through `key`; of two, the one that has room
+    /// last.
+    pub(crate) fn too_fast(&self, key: &str, at: Micros) -> Option<Rejection> {
+        let full = self.start_caps(key, at).filter_map(|(scope, cap, begun)| {
+            let free_at = begun.free_at?;
+            Some((scope, cap, begun.count, free_at))
+        });
+        let (scope, cap, begun, free_at) = full.max_by_key(|(_, _, _, free_at)| *free_at)?;
+        Some(Rejection::Rate {
+            scope,
+            cap,
+            begun,
+            free_at,
+        })
     }
 
     /// The places of a hold's scopes. Those that are not counted yet are from now on, but at most
@@ -318,11 +378,11 @@ impl Tenant {
         self.on_places(whole, at, |counters| counters.adjust(amount));
     }
 
-    /// Takes over new quotas. `open` lists this tenant's open holds with their places. Says which
+    /// Takes over new settings. `open` lists this tenant's open holds with their places. Says which
     /// zone is not known.
-    pub(crate) fn set_quotas<'a>(
+    pub(crate) fn set<'a>(
         &mut self,
-        quotas: &[Quota],
+        settings: &Settings,
         at: Micros,
         open: impl Iterator<Item = (&'a OpenHold, Places)> + Clone,
     ) -> Result<(), String> {
@@ -330,15 +390,11 @@ impl Tenant {
             .iter()
             .filter_map(|window| Calendar::new("UTC", *window))
             .collect();
-        let mut rules = Vec::with_capacity(quotas.len());
-        for quota in quotas {
-            let calendar = find(&mut calendars, quota)?;
-            rules.push(Rule {
-                quota: quota.clone(),
-                calendar,
-                scope: WHOLE,
-            });
-        }
+        let mut made = |quotas: &[Quota]| made(&mut calendars, quotas);
+        let mut rules = made(&settings.quotas)?;
+        let later = settings.changes.iter();
+        let later = later.map(|change| Ok((change.effective_at, made(&change.quotas)?)));
+        let mut later = later.collect::<Result<Vec<_>, String>>()?;
         let old = |new: &Calendar| {
             self.calendars
                 .iter()
@@ -356,10 +412,19 @@ impl Tenant {
             let open = |start| held_before(open.clone(), place, start);
             counters.recalendar(&from, &self.windows, open);
         }
-        for rule in &mut rules {
+        let changed = later.iter_mut().flat_map(|(_, rules)| rules);
+        for rule in rules.iter_mut().chain(changed) {
             rule.scope = self.count(&rule.quota.scope);
         }
+        let plan = |(from, rules)| Plan {
+            from,
+            rules: Rules::from(rules),
+        };
         self.rules = Rules::from(rules);
+        self.plans = later.into_iter().map(plan).collect();
+        self.suspended = settings.suspended;
+        self.concurrency = settings.concurrency;
+        self.caps = settings.starts;
         Ok(())
     }
 
@@ -373,6 +438,18 @@ impl Tenant {
 pub(crate) fn all_counted(places: Places, function: bool) -> bool {
     let [_whole, project, of_function, key] = places;
     project != NOWHERE && key != NOWHERE && (of_function != NOWHERE || !function)
+}
+
+/// Rules of quotas, with the calendars that they need; where they are counted comes later.
+fn made(calendars: &mut Vec<Calendar>, quotas: &[Quota]) -> Result<Vec<Rule>, String> {
+    let rule = |quota: &Quota| {
+        Ok(Rule {
+            quota: quota.clone(),
+            calendar: find(calendars, quota)?,
+            scope: WHOLE,
+        })
+    };
+    quotas.iter().map(rule).collect()
 }
 
 /// The index of a quota's calendar, which is added if it is not there.

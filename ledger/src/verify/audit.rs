@@ -154,6 +154,9 @@ impl Audit {
                 "the hold passes its tenant's concurrency, or the tenant is suspended".into(),
             );
         }
+        if let Some(too_fast) = tenant.too_fast(stored.run.key, hold.opened_at) {
+            return Err(format!("the hold passes its cap on starts: {too_fast}"));
+        }
         let need = held(hold);
         if decide::lacking_credit(tenant, &need, hold.opened_at).is_some() {
             return Err("the hold passes its tenant's credit".to_owned());

@@ -55,6 +55,18 @@ pub(super) fn price(used: &Quantities, up: bool) -> i128 {
     i128::try_from(lines.into_iter().map(line).sum::<u128>()).unwrap()
 }
 
+/// How many of these runs count in the second of `at` (those of its own second and the 60 before),
+/// and when fewer than `cap` do; `None` if there is room now.
+pub(super) fn begun(opened: &[Micros], at: Micros, cap: u32) -> Option<(u32, Micros)> {
+    let second = at / 1_000_000;
+    let count = |second: i64| {
+        let in_reach = |opened: &&Micros| second - **opened / 1_000_000 <= 60;
+        u32::try_from(opened.iter().filter(in_reach).count()).unwrap()
+    };
+    let free = (second..=second + 61).find(|second| count(*second) < cap)?;
+    (free > second).then_some((count(second), free * 1_000_000))
+}
+
 /// Whether a scope's quotas count a run.
 pub(super) fn in_scope(scope: &Scope, request: &HoldRequest) -> bool {
     match scope {

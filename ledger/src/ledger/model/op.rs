@@ -29,7 +29,10 @@ pub(super) enum Op {
     Settings {
         tenant: usize,
         concurrency: u32,
-        quotas: Vec<(u8, u8, u8, u64)>,
+        starts: (Option<u32>, Option<u32>),
+        quotas: Vec<Drawn>,
+        /// Microseconds after the last command or change, and the quotas from then on.
+        changes: Vec<(i64, Vec<Drawn>)>,
         suspended: bool,
     },
     Document {
@@ -43,6 +46,9 @@ pub(super) enum Op {
         orderly: bool,
     },
 }
+
+/// A quota: scope, meter, window and limit, each as a small number.
+pub(super) type Drawn = (u8, u8, u8, u64);
 
 /// Tags of a hold: at most one value a key.
 fn tags() -> impl Strategy<Value = Vec<(u8, u8)>> {
@@ -99,6 +105,29 @@ pub(super) fn question() -> impl Strategy<Value = Question> {
     })
 }
 
+/// Settings as a whole, now and then with caps on starts and quotas to come.
+fn settings() -> impl Strategy<Value = Op> {
+    let quotas = || {
+        let quota = (0..4_u8, 0..4_u8, 0..5_u8, 0..6_u64);
+        proptest::collection::vec(quota, 0..4)
+    };
+    let cap = || proptest::option::weighted(0.3, 1..7_u32);
+    let delay = prop_oneof![1..MINUTE, 1..HOUR, 1..DAY];
+    let changes = proptest::collection::vec((delay, quotas()), 0..3);
+    let flags = (0..6_u32, (cap(), cap()), proptest::bool::weighted(0.1));
+    (0..3_usize, flags, quotas(), changes).prop_map(|(tenant, flags, quotas, changes)| {
+        let (concurrency, starts, suspended) = flags;
+        Op::Settings {
+            tenant,
+            concurrency,
+            starts,
+            quotas,
+            changes,
+            suspended,
+        }
+    })
+}
+
 /// Any of it, holds and settlements most often.
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let hold = (
@@ -111,8 +140,6 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         proptest::option::weighted(0.3, 0..6_u8),
         any::<bool>(),
     );
-    let quota = (0..4_u8, 0..4_u8, 0..5_u8, 0..6_u64);
-    let quotas = proptest::collection::vec(quota, 0..4);
     prop_oneof![
         8 => hold.prop_map(|(tenant, project, function, key, more, cpu_ms, retry, reduce)| {
             let (image, tags) = more;
@@ -121,11 +148,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         6 => (any::<Index>(), 0..3_000_000_u64)
             .prop_map(|(which, cpu_us)| Op::Settle { which, cpu_us }),
         1 => any::<Index>().prop_map(|which| Op::Release { which }),
-        1 => (0..3_usize, 0..6_u32, quotas, proptest::bool::weighted(0.1)).prop_map(
-            |(tenant, concurrency, quotas, suspended)| {
-                Op::Settings { tenant, concurrency, quotas, suspended }
-            }
-        ),
+        1 => settings(),
         1 => (0..3_u8, proptest::collection::vec(any::<u8>(), 0..4))
             .prop_map(|(subject, bytes)| Op::Document { subject, bytes }),
         2 => prop_oneof![0..MINUTE, 0..HOUR, 0..DAY].prop_map(|us| Op::Sleep { us }),

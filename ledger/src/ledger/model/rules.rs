@@ -1,0 +1,161 @@
+//! Settings of the model's tenants: quotas of now and to come, and caps on starts.
+
+use std::collections::BTreeMap;
+
+use super::naive::{begun, start};
+use super::op::{Drawn, Op};
+use super::{Model, Run, TENANTS};
+use crate::testing::*;
+use crate::*;
+
+/// What a tenant's holds are decided by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules {
+    pub(super) concurrency: u32,
+    pub(super) starts: StartCaps,
+    pub(super) quotas: Vec<Quota>,
+    pub(super) changes: Vec<QuotaChange>,
+    pub(super) suspended: bool,
+    /// After which entry minutes and hours are counted.
+    pub(super) since: BTreeMap<Window, u64>,
+}
+
+impl Rules {
+    /// The quotas in force at an instant.
+    pub(super) fn quotas(&self, at: Micros) -> &[Quota] {
+        let mut quotas = &self.quotas;
+        for change in &self.changes {
+            if at >= change.effective_at {
+                quotas = &change.quotas;
+            }
+        }
+        quotas
+    }
+
+    /// All quotas that are counted.
+    fn counted(&self) -> impl Iterator<Item = &Quota> {
+        let later = self.changes.iter().flat_map(|change| &change.quotas);
+        self.quotas.iter().chain(later)
+    }
+}
+
+impl Model {
+    /// The caps on starts that have no room for another run of a request's: scope, cap, runs that
+    /// have begun, and when there is room again.
+    pub(super) fn too_fast(
+        &self,
+        request: &HoldRequest,
+        at: Micros,
+    ) -> Vec<(Scope, u32, u32, Micros)> {
+        let caps = self.settings_of(request).starts;
+        let mine = |run: &&Run| run.request.tenant == request.tenant;
+        let runs: Vec<&Run> = self.runs.iter().filter(mine).collect();
+        let all = runs.iter().map(|run| run.held.opened_at).collect();
+        let same = runs.iter().filter(|run| run.request.key == request.key);
+        let same = same.map(|run| run.held.opened_at).collect();
+        let key = Scope::Key(request.key.clone());
+        let scopes = [
+            (Scope::Tenant, caps.per_minute, all),
+            (key, caps.key_per_minute, same),
+        ];
+        let full = |(scope, cap, opened): (Scope, Option<u32>, Vec<Micros>)| {
+            let (count, free_at) = begun(&opened, at, cap?)?;
+            Some((scope, cap?, count, free_at))
+        };
+        scopes.into_iter().filter_map(full).collect()
+    }
+
+    pub(super) fn settings(&mut self, op: &Op) {
+        let Op::Settings {
+            tenant: place,
+            concurrency,
+            starts,
+            quotas,
+            changes,
+            suspended,
+        } = op
+        else {
+            return;
+        };
+        let mut rules = Rules {
+            concurrency: *concurrency,
+            starts: StartCaps {
+                per_minute: starts.0,
+                key_per_minute: starts.1,
+            },
+            quotas: list(quotas),
+            suspended: *suspended,
+            ..Rules::default()
+        };
+        let mut at = self.next_at();
+        for (delay, quotas) in changes {
+            at += delay;
+            rules.changes.push(QuotaChange {
+                effective_at: at,
+                quotas: list(quotas),
+            });
+        }
+        let settings = Settings {
+            tenant: TENANTS[*place].to_owned(),
+            suspended: rules.suspended,
+            concurrency: rules.concurrency,
+            starts: rules.starts,
+            quotas: rules.quotas.clone(),
+            changes: rules.changes.clone(),
+        };
+        let recorded = self.ledger().now_act(Act {
+            effect: Some(Effect::Settings(settings)),
+            ..tenant(TENANTS[*place], 0, Vec::new())
+        });
+        let recorded = recorded.unwrap();
+        self.entries += 1;
+        self.last = recorded.at;
+        assert_eq!(recorded.entry, self.entries);
+        rules.since = self.since(*place, &rules, recorded);
+        self.settings[*place] = rules;
+    }
+
+    /// Minutes and hours are counted from when a quota first asks for them, but for windows that
+    /// begin together with one that is counted.
+    fn since(&self, place: usize, rules: &Rules, act: Recorded) -> BTreeMap<Window, u64> {
+        let old = &self.settings[place].since;
+        let counted = [(Window::Day, 0), (Window::Month, 0)].into_iter();
+        let counted: Vec<(Window, u64)> = counted.chain(old.clone()).collect();
+        let mut since = BTreeMap::new();
+        for window in rules.counted().map(|quota| quota.window) {
+            if !matches!(window, Window::Minute | Window::Hour) {
+                continue;
+            }
+            let twin = |other: &&(Window, u64)| start(other.0, act.at) == start(window, act.at);
+            let continued = old.get(&window).copied();
+            let twin = counted.iter().find(twin).map(|twin| twin.1);
+            since.insert(window, continued.or(twin).unwrap_or(act.entry));
+        }
+        since
+    }
+}
+
+/// The quotas that were drawn, each once.
+fn list(drawn: &[Drawn]) -> Vec<Quota> {
+    let mut list: Vec<Quota> = Vec::new();
+    for (scope, meter, window, steps) in drawn {
+        let scope = match scope {
+            0 => Scope::Tenant,
+            1 => Scope::Project("p0".to_owned()),
+            2 => Scope::Function("f0".to_owned()),
+            _ => Scope::Key("k0".to_owned()),
+        };
+        let (meter, unit) = [
+            (Meter::Executions, 1),
+            (Meter::CpuUs, 700_000),
+            (Meter::MemoryByteMs, 2_000 << 20),
+            (Meter::Cost, 10_000_000),
+        ][usize::from(*meter)];
+        let window = Window::ALL[usize::from(*window)];
+        let quota = quota(scope, meter, window, u128::from(*steps) * unit);
+        if list.iter().all(|other| other.name() != quota.name()) {
+            list.push(quota);
+        }
+    }
+    list
+}

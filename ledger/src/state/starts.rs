@@ -1,0 +1,180 @@
+//! How many runs have begun in the last minute: of a tenant, and through each of its keys.
+//!
+//! Counted by whole seconds: a run that began counts for the rest of its second and the 60 after
+//! it, so that no stretch of 60 seconds, wherever it begins, has more than a cap allows.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Micros;
+use crate::hash::Map;
+
+const SECOND_US: i64 = 1_000_000;
+/// Seconds after its own in which a run still counts.
+const SPAN_S: i64 = 60;
+/// Keys that are kept before the first look for those that have not been used for a minute.
+const SWEEP_MIN: u64 = 64;
+
+/// Runs by the second in which they began, oldest first: at most 61 seconds, none of them empty.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Recent(VecDeque<(i64, u32)>);
+
+/// What has begun in the last minute. It is counted whether there is a cap or not, so that a new
+/// cap knows it at once.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Starts {
+    all: Recent,
+    keys: Map<String, Recent>,
+    /// At how many keys those are dropped that have not been used for a minute.
+    sweep_at: u64,
+}
+
+/// How a cap on starts stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Begun {
+    /// Runs that count.
+    pub(crate) count: u32,
+    /// When there is room for another one, if there is none now.
+    pub(crate) free_at: Option<Micros>,
+}
+
+fn second(at: Micros) -> i64 {
+    at.div_euclid(SECOND_US)
+}
+
+impl Recent {
+    fn add(&mut self, at: Micros) {
+        let now = second(at);
+        while self
+            .0
+            .front()
+            .is_some_and(|(began, _)| !counts(*began, now))
+        {
+            self.0.pop_front();
+        }
+        match self.0.back_mut() {
+            Some((began, count)) if *began == now => *count = count.saturating_add(1),
+            _ => self.0.push_back((now, 1)),
+        }
+    }
+
+    fn is_idle(&self, at: Micros) -> bool {
+        let last = self.0.back();
+        last.is_none_or(|(began, _)| !counts(*began, second(at)))
+    }
+
+    fn standing(&self, at: Micros, cap: u32) -> Begun {
+        let now = second(at);
+        let live = self.0.iter().filter(|(began, _)| counts(*began, now));
+        let count = live.clone().map(|(_, count)| *count);
+        let count = count.fold(0_u32, u32::saturating_add);
+        let mut left = count;
+        let mut free_at = None;
+        for (began, ended) in live {
+            if left < cap {
+                break;
+            }
+            left = left.saturating_sub(*ended);
+            free_at = Some((began + SPAN_S + 1).saturating_mul(SECOND_US));
+        }
+        Begun { count, free_at }
+    }
+}
+
+/// Whether a run that began in one second counts in another.
+fn counts(began: i64, now: i64) -> bool {
+    now.saturating_sub(began) <= SPAN_S
+}
+
+impl Starts {
+    /// Counts a run that begins through a key.
+    pub(crate) fn add(&mut self, key: &str, at: Micros) {
+        self.all.add(at);
+        if let Some(recent) = self.keys.get_mut(key) {
+            return recent.add(at);
+        }
+        let kept = |keys: &Map<String, Recent>| u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        if kept(&self.keys) >= self.sweep_at.max(SWEEP_MIN) {
+            self.keys.retain(|_, recent| !recent.is_idle(at));
+            self.sweep_at = kept(&self.keys).saturating_mul(2);
+        }
+        self.keys.entry(key.to_owned()).or_default().add(at);
+    }
+
+    /// How the whole tenant stands with a cap.
+    pub(crate) fn of_tenant(&self, at: Micros, cap: u32) -> Begun {
+        self.all.standing(at, cap)
+    }
+
+    /// How a key stands with a cap.
+    pub(crate) fn of_key(&self, key: &str, at: Micros, cap: u32) -> Begun {
+        let recent = self.keys.get(key);
+        recent.map_or_else(Begun::default, |recent| recent.standing(at, cap))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn room_comes_back_when_the_oldest_second_has_passed() {
+        let mut starts = Starts::default();
+        for at in [0, 999_999, 2_000_000] {
+            starts.add("k", at);
+        }
+        let standing = |at, cap| starts.of_tenant(at, cap);
+        assert_eq!(standing(2_000_000, 4).free_at, None);
+        let full = |free_at| Begun {
+            count: 3,
+            free_at: Some(free_at),
+        };
+        assert_eq!(standing(2_000_000, 3), full(61_000_000));
+        assert_eq!(standing(2_000_000, 1), full(63_000_000));
+        assert_eq!(standing(60_999_999, 3), full(61_000_000));
+        let later = Begun {
+            count: 1,
+            free_at: None,
+        };
+        assert_eq!(standing(61_000_000, 3), later);
+        assert_eq!(starts.of_key("k", 61_000_000, 3), later);
+        assert_eq!(starts.of_key("other", 61_000_000, 3), Begun::default());
+    }
+
+    #[test]
+    fn keys_that_rest_are_forgotten() {
+        let mut starts = Starts::default();
+        for number in 0..10_000 {
+            starts.add(&format!("k{number}"), number * SECOND_US);
+        }
+        assert!(starts.keys.len() <= 256, "{}", starts.keys.len());
+        assert_eq!(starts.of_tenant(9_999 * SECOND_US, 9_999).count, 61);
+    }
+
+    proptest! {
+        /// Whoever begins whenever there is room never begins more than the cap in 60 seconds.
+        #[test]
+        fn no_minute_has_more_than_the_cap(
+            steps in proptest::collection::vec(0..9_000_000_i64, 1..300), cap in 1..9_u32,
+        ) {
+            let mut starts = Starts::default();
+            let (mut at, mut began) = (1_764_000_000_123_456, Vec::new());
+            for step in steps {
+                at += step;
+                let standing = starts.of_tenant(at, cap);
+                if standing.count < cap {
+                    starts.add("k", at);
+                    began.push(at);
+                    let minute = began.iter().filter(|one| at - **one < 60 * SECOND_US).count();
+                    prop_assert!(minute <= usize::try_from(cap).unwrap());
+                } else {
+                    let free_at = standing.free_at.unwrap();
+                    prop_assert!(starts.of_tenant(free_at - 1, cap).count >= cap);
+                    prop_assert!(starts.of_tenant(free_at, cap).count < cap);
+                }
+            }
+        }
+    }
+}
