@@ -6,11 +6,15 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, HttpResponseBuilder};
-use ledger::{Busy, Cause, Failed, Rejection, Violation};
+use ledger::{Cause, Violation};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub(crate) use self::translate::rejected;
+use crate::rate_limit;
 use crate::shape;
+
+mod translate;
 
 /// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -65,9 +69,16 @@ pub(crate) enum ApiError {
         now_us: i64,
     },
     /// The tenant runs as much at once as it may.
-    ConcurrencyExceeded { detail: String },
+    ConcurrencyExceeded { cap: u32, detail: String },
     /// More asynchronous work waits for the tenant than may.
     RateExceeded { detail: String },
+    /// As many executions as may begin in a minute have begun; of the key, or of the tenant.
+    StartsExceeded {
+        of_key: bool,
+        cap: u32,
+        wait_us: i64,
+        detail: String,
+    },
     /// The thing was changed, or is in a state that forbids it.
     Conflict { detail: String },
     /// The first request with this key is still being admitted.
@@ -255,7 +266,7 @@ impl ApiError {
             ApiError::BudgetExceeded { .. } => Code::BudgetExceeded,
             ApiError::QuotaExceeded { .. } => Code::QuotaExceeded,
             ApiError::ConcurrencyExceeded { .. } => Code::ConcurrencyExceeded,
-            ApiError::RateExceeded { .. } => Code::RateExceeded,
+            ApiError::RateExceeded { .. } | ApiError::StartsExceeded { .. } => Code::RateExceeded,
             ApiError::Conflict { .. } => Code::Conflict,
             ApiError::IdempotencyInFlight => Code::IdempotencyInFlight,
             ApiError::IdempotencyMismatch => Code::IdempotencyMismatch,
@@ -287,6 +298,7 @@ impl ApiError {
             ApiError::RequestTimeout
             | ApiError::ConcurrencyExceeded { .. }
             | ApiError::RateExceeded { .. }
+            | ApiError::StartsExceeded { .. }
             | ApiError::Overloaded { .. }
             | ApiError::Draining => Retry::Safe,
             ApiError::Unavailable { retry, .. } => *retry,
@@ -303,9 +315,9 @@ impl ApiError {
                 let last = resets
                     .map(|one| one.resets_at)
                     .max_by_key(|at| at.unwrap_or(i64::MAX))?;
-                let us = last?.saturating_sub(*now_us);
-                u64::try_from(us).ok().map(|us| us.div_ceil(1_000_000))
+                Some(rate_limit::seconds(last?.saturating_sub(*now_us)))
             }
+            ApiError::StartsExceeded { wait_us, .. } => Some(rate_limit::seconds(*wait_us)),
             ApiError::ConcurrencyExceeded { .. }
             | ApiError::RateExceeded { .. }
             | ApiError::IdempotencyInFlight
@@ -342,8 +354,9 @@ impl ApiError {
             ApiError::Forbidden { detail }
             | ApiError::InsufficientFunds { detail }
             | ApiError::BudgetExceeded { detail }
-            | ApiError::ConcurrencyExceeded { detail }
+            | ApiError::ConcurrencyExceeded { detail, .. }
             | ApiError::RateExceeded { detail }
+            | ApiError::StartsExceeded { detail, .. }
             | ApiError::Conflict { detail } => Some(detail.clone()),
             ApiError::UnsupportedMediaType
             | ApiError::RequestTimeout
@@ -417,6 +430,7 @@ impl ApiError {
         if let Some(seconds) = self.retry_after_s() {
             response.insert_header(("Retry-After", seconds.to_string()));
         }
+        rate_limit::insert(&mut response, &rate_limit::of_refusal(self));
         if let ApiError::RangeNotSatisfiable { size } = self {
             response.insert_header(("Content-Range", format!("bytes */{size}")));
         }
@@ -433,68 +447,4 @@ impl ApiError {
 
 fn only_held(violated: &[Violation]) -> bool {
     violated.iter().all(|one| one.cause == Cause::Held)
-}
-
-/// The domain's no, at `now_us`. `Replay` and `IdempotencyMismatch` are handled where holds are
-/// asked for.
-pub(crate) fn rejected(rejection: Rejection, now_us: i64) -> ApiError {
-    let detail = rejection.to_string();
-    match rejection {
-        Rejection::UnknownTenant { .. } => ApiError::NotFound { what: "tenant" },
-        Rejection::Suspended { .. } => ApiError::TenantSuspended,
-        Rejection::Quota(violated) => ApiError::QuotaExceeded { violated, now_us },
-        Rejection::Concurrency { .. } => ApiError::ConcurrencyExceeded { detail },
-        Rejection::InsufficientFunds { .. } => ApiError::InsufficientFunds { detail },
-        Rejection::MaxCost { .. } => ApiError::BudgetExceeded { detail },
-        Rejection::NoRateCard => ApiError::Unavailable {
-            reason: detail,
-            retry: Retry::Safe,
-        },
-        Rejection::Replay { .. } | Rejection::HoldNotOpen { .. } | Rejection::HoldExists { .. } => {
-            ApiError::internal(detail)
-        }
-        Rejection::IdempotencyMismatch { .. } => ApiError::IdempotencyMismatch,
-        Rejection::NotClosable { .. }
-        | Rejection::NotPending { .. }
-        | Rejection::Reversed { .. } => ApiError::Conflict { detail },
-        Rejection::OwnProposal { .. } => ApiError::Forbidden { detail },
-        Rejection::Conflict { .. } => ApiError::Conflict {
-            detail: "it was changed since you looked".to_owned(),
-        },
-        Rejection::TooMany { .. } => ApiError::RateExceeded { detail },
-        Rejection::Invalid { field, fault } => ApiError::invalid(field, fault),
-    }
-}
-
-impl From<Busy> for ApiError {
-    fn from(busy: Busy) -> ApiError {
-        match busy {
-            Busy::QueueFull => ApiError::Overloaded {
-                detail: "too much waits for the ledger",
-            },
-            Busy::NoRoom | Busy::NotWritable => ApiError::Unavailable {
-                reason: busy.to_string(),
-                retry: Retry::Safe,
-            },
-        }
-    }
-}
-
-impl From<Failed> for ApiError {
-    fn from(failed: Failed) -> ApiError {
-        let retry = match failed {
-            Failed::NoRoom => Retry::Safe,
-            Failed::NotWritable => Retry::SameKey,
-        };
-        ApiError::Unavailable {
-            reason: failed.to_string(),
-            retry,
-        }
-    }
-}
-
-impl From<getrandom::Error> for ApiError {
-    fn from(error: getrandom::Error) -> ApiError {
-        ApiError::internal(error)
-    }
 }

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Delivery,
     /// The file of a webhook's secret.
     Secret,
+    /// A change of quotas to come.
+    Change,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
             Kind::Event => "evt_",
             Kind::Delivery => "dlv_",
             Kind::Secret => "whs_",
+            Kind::Change => "qch_",
         }
     }
 }

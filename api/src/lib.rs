@@ -34,6 +34,7 @@ mod once;
 mod openapi;
 mod outbox;
 mod proof;
+mod rate_limit;
 mod record;
 mod records;
 mod recover;

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ledger::Left;
 use runtime::Stream;
 use tokio::sync::{oneshot, watch};
 
@@ -45,6 +46,8 @@ struct Inner {
     output_max: u64,
     /// Whether a client was told of it before it ran.
     announced: bool,
+    /// What its hold has left of the caps on executions.
+    left: Vec<Left>,
 }
 
 /// Where an execution is.
@@ -82,6 +85,7 @@ impl Live {
             kept: BTreeMap::new(),
             output_max,
             announced: false,
+            left: Vec::new(),
             record,
         };
         let flight = Arc::new(Flight {
@@ -181,6 +185,16 @@ impl Flight {
         });
         drop(inner);
         self.notify();
+    }
+
+    /// Notes what its hold has left of the caps on executions.
+    pub(crate) fn note_left(&self, left: Vec<Left>) {
+        self.lock().left = left;
+    }
+
+    /// What its hold has left; nothing while it has none.
+    pub(crate) fn left(&self) -> Vec<Left> {
+        self.lock().left.clone()
     }
 
     pub(crate) fn phase(&self) -> Phase {

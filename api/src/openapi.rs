@@ -9,9 +9,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
-    adjustments, audit, budgets, credit, entries, estimate, events, executions, exports, files,
-    forecast, operations, periods, proofs, quotas, rates, statements, tenants, tokens, usage,
-    webhooks,
+    adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
+    files, forecast, operations, periods, proofs, quota_changes, quotas, rates, statements,
+    tenants, tokens, usage, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -34,6 +34,9 @@ use crate::handlers::{
         tokens::revoke,
         quotas::get,
         quotas::put,
+        quota_changes::list,
+        quota_changes::create,
+        quota_changes::cancel,
         quotas::own,
         quotas::limits,
         quotas::put_limits,
@@ -61,7 +64,8 @@ use crate::handlers::{
         exports::export,
         entries::entries,
         entries::holds,
-        entries::denials,
+        denials::counts,
+        denials::recent,
         estimate::estimate,
         rates::list,
         rates::create,

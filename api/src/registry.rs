@@ -7,13 +7,14 @@
 
 pub(crate) mod budgets;
 mod documents;
+pub(crate) mod quotas;
 mod tokens;
 mod webhooks;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use ledger::{Act, Effect, Ledger, Quota};
+use ledger::{Act, Effect, Ledger, Quota, QuotaChange, Settings, StartCaps};
 
 use crate::clock::Clock;
 use crate::config::{Tier, Tokens};
@@ -21,14 +22,19 @@ use crate::error::{ApiError, rejected};
 use crate::limits::Limits;
 use budgets::Budget;
 pub(crate) use documents::{LimitsDoc, ProfileDoc, TokenDoc};
+use quotas::Change;
 pub(crate) use webhooks::{Webhook, WebhookDoc};
 
 /// A tenant as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tenant {
     pub(crate) profile: ProfileDoc,
-    /// Its own quotas, which lie over its tier's; and the entry that set them, zero for none.
+    /// Its own quotas, which lie over its tier's; and the entry that set them and their changes,
+    /// zero for none.
     pub(crate) quotas: Vec<Quota>,
+    /// What these change to, the earliest first: changes to come, and those that have come since
+    /// the quotas were last written.
+    pub(crate) changes: Vec<Change>,
     pub(crate) quotas_seq: u64,
     /// Its own limits, and the entry that set them, zero for none.
     pub(crate) limits: LimitsDoc,
@@ -189,6 +195,7 @@ impl Registry {
                 suspended: false,
             },
             quotas: Vec::new(),
+            changes: Vec::new(),
             quotas_seq: 0,
             limits: LimitsDoc::of_tier(&self.tier),
             limits_seq: 0,
@@ -236,21 +243,6 @@ impl Registry {
             .await
     }
 
-    /// Replaces a tenant's own quotas.
-    pub(crate) async fn set_quotas(
-        &self,
-        actor: &Actor,
-        name: &str,
-        quotas: Vec<Quota>,
-        expect: Option<u64>,
-    ) -> Result<Arc<Tenant>, ApiError> {
-        let _acts = self.acts.lock().await;
-        let mut tenant = self.known(name)?;
-        tenant.quotas = quotas;
-        self.put(actor, ("quotas.set", Subject::Quotas), tenant, expect)
-            .await
-    }
-
     /// Replaces a tenant's limits.
     pub(crate) async fn set_limits(
         &self,
@@ -283,7 +275,7 @@ impl Registry {
     ) -> Result<Arc<Tenant>, ApiError> {
         let (kind, document) = match subject {
             Subject::Profile => ("tenant", documents::bytes(&tenant.profile)),
-            Subject::Quotas => ("quotas", documents::quotas_bytes(&tenant.quotas)),
+            Subject::Quotas => ("quotas", quotas::bytes(&tenant.quotas, &tenant.changes)),
             Subject::Limits => ("limits", documents::bytes(&tenant.limits)),
             Subject::Budgets => ("budgets", budgets::bytes(&tenant.budgets)),
         };
@@ -310,37 +302,21 @@ impl Registry {
 
     /// Everything that the ledger decides a tenant's holds by.
     fn effect(&self, tenant: &Tenant) -> Effect {
-        Effect::Tenant {
+        let change = |change: &Change| QuotaChange {
+            effective_at: change.effective_us,
+            quotas: self.counted_quotas(tenant, &change.quotas),
+        };
+        Effect::Settings(Settings {
             tenant: tenant.profile.name.clone(),
             suspended: tenant.profile.suspended,
             concurrency: tenant.limits.concurrency,
-            quotas: self.counted_quotas(tenant),
-        }
-    }
-
-    /// All that the ledger counts for a tenant: its quotas, and what its budgets count besides.
-    fn counted_quotas(&self, tenant: &Tenant) -> Vec<Quota> {
-        let mut quotas = self.effective_quotas(&tenant.quotas);
-        let more = budgets::counted(&quotas, &tenant.budgets).cloned();
-        let more: Vec<Quota> = more.collect();
-        quotas.extend(more);
-        quotas
-    }
-
-    /// A tenant's own quotas over its tier's: a meter that its own name is not the tier's any more.
-    fn effective_quotas(&self, own: &[Quota]) -> Vec<Quota> {
-        let named = |quota: &Quota| own.iter().any(|mine| mine.meter == quota.meter);
-        let tier = self.tier.quotas.iter().filter(|quota| !named(quota));
-        own.iter().chain(tier).cloned().collect()
-    }
-
-    /// Where an effective quota of a tenant comes from; `None` for what is counted for a budget.
-    pub(crate) fn quota_source(&self, tenant: &Tenant, quota: &Quota) -> Option<&'static str> {
-        if tenant.quotas.contains(quota) {
-            return Some("tenant");
-        }
-        let effective = self.effective_quotas(&tenant.quotas);
-        effective.contains(quota).then_some("tier")
+            starts: StartCaps {
+                per_minute: tenant.limits.starts_per_minute,
+                key_per_minute: tenant.limits.key_starts_per_minute,
+            },
+            quotas: self.counted_quotas(tenant, &tenant.quotas),
+            changes: tenant.changes.iter().map(change).collect(),
+        })
     }
 
     /// Records an act; the entry that it became.
@@ -380,6 +356,8 @@ impl LimitsDoc {
     fn of_tier(tier: &Tier) -> LimitsDoc {
         LimitsDoc {
             concurrency: tier.concurrency,
+            starts_per_minute: tier.starts_per_minute,
+            key_starts_per_minute: tier.key_starts_per_minute,
             maximum: tier.maximum,
             default: tier.default,
             images: None,

@@ -22,9 +22,9 @@ use crate::call::{Answer, Call};
 use crate::csv;
 use crate::error::ApiError;
 use crate::handlers::{
-    adjustments, audit, budgets, credit, entries, estimate, events, executions, exports, files,
-    forecast, operations, periods, proofs, quotas, rates, statements, tenants, tokens, usage,
-    webhooks,
+    adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
+    files, forecast, operations, periods, proofs, quota_changes, quotas, rates, statements,
+    tenants, tokens, usage, webhooks,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -110,6 +110,9 @@ routes! {
     DELETE "/v1/tokens/{jti}"                   TOKENS, Nothing => tokens::revoke;
     GET    "/v1/tenants/{tenant}/quotas"        SEE, Nothing => quotas::get;
     PUT    "/v1/tenants/{tenant}/quotas"        SET, Small => quotas::put;
+    GET    "/v1/tenants/{tenant}/quotas/changes" SEE, Nothing => quota_changes::list;
+    POST   "/v1/tenants/{tenant}/quotas/changes" SET, Small => quota_changes::create;
+    DELETE "/v1/tenants/{tenant}/quotas/changes/{change}" SET, Nothing => quota_changes::cancel;
     GET    "/v1/quotas"                         SEE, Nothing => quotas::own;
     GET    "/v1/tenants/{tenant}/limits"        SET, Nothing => quotas::limits;
     PUT    "/v1/tenants/{tenant}/limits"        SET, Small => quotas::put_limits;
@@ -140,7 +143,8 @@ routes! {
     GET    "/v1/exports/{format}"               EXPORTS, Nothing => exports::export;
     GET    "/v1/entries"                        BOOKS, Nothing => entries::entries;
     GET    "/v1/holds"                          BOOKS, Nothing => entries::holds;
-    GET    "/v1/denials"                        BOOKS, Nothing => entries::denials;
+    GET    "/v1/denials"                        BOOKS, Nothing => denials::counts;
+    GET    "/v1/denials/recent"                 BOOKS, Nothing => denials::recent;
     GET    "/v1/estimate"                       RUN, Nothing => estimate::estimate;
     GET    "/v1/rates"                          RATES, Nothing => rates::list;
     POST   "/v1/rates"                          PRICE, Small => rates::create;

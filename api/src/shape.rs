@@ -1,7 +1,7 @@
 //! How the ledger's values look in JSON: quotas, quantities, charges; numbers that can grow are
 //! decimal strings.
 
-use ledger::{Meter, Mode, Money, Quantities, Quota, QuotaState, Scope, Violation, Window};
+use ledger::{Cause, Meter, Mode, Money, Quantities, Quota, QuotaState, Scope, Violation, Window};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -75,6 +75,8 @@ pub(crate) struct QuotaView {
     pub held: String,
     /// What a hold may still take; decimal.
     pub free: String,
+    /// From when on the current window is counted, where that is not from its start; else null.
+    pub counted_since: Option<String>,
     /// When the window ends; null for a lifetime.
     pub resets_at: Option<String>,
 }
@@ -134,10 +136,15 @@ pub(crate) fn violated(one: &Violation) -> Violated {
         held: quantity(one.meter, one.held),
         requested: quantity(one.meter, one.requested),
         resets_at: one.resets_at.map(rfc3339),
-        cause: match one.cause {
-            ledger::Cause::Posted => "posted",
-            ledger::Cause::Held => "held",
-        },
+        cause: cause(one.cause),
+    }
+}
+
+/// What stands in the way, by name.
+pub(crate) fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Posted => "posted",
+        Cause::Held => "held",
     }
 }
 
@@ -156,6 +163,7 @@ pub(crate) fn quota_view(state: &QuotaState, source: &'static str) -> QuotaView 
         posted: quantity(quota.meter, state.posted),
         held: quantity(quota.meter, state.held),
         free: quantity(quota.meter, state.free),
+        counted_since: state.counted_since.map(rfc3339),
         resets_at: state.resets_at.map(rfc3339),
     }
 }

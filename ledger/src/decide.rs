@@ -196,10 +196,7 @@ fn retry_key(desk: Desk<'_>, request: &HoldRequest) -> Result<(), Rejection> {
     let limit = desk.options.idempotency_per_tenant_max;
     // The next insert drops what has ended, so the bound is reached only while the oldest has not.
     if check::wide(kept) >= limit && oldest_ends.is_some_and(|end| desk.at < end) {
-        return Err(Rejection::TooMany {
-            what: "idempotency keys",
-            limit,
-        });
+        return Err(Rejection::TooManyKeys { limit });
     }
     Ok(())
 }
@@ -276,10 +273,7 @@ impl Case<'_> {
         }
         let limit = self.desk.options.holds_max;
         if check::wide(self.desk.state.holds_len()) >= limit {
-            return Err(Rejection::TooMany {
-                what: "open holds",
-                limit,
-            });
+            return Err(Rejection::TooManyHolds { limit });
         }
         Ok(())
     }

@@ -435,6 +435,7 @@ fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
             posted,
             held,
             free,
+            counted_since: tenant.counted_since(rule, at),
             starts_at: resets_at.map(|_| window.start),
             resets_at,
         }

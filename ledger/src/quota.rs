@@ -82,8 +82,9 @@ pub enum Mode {
 /// A cap on one meter in one scope per window. At most one per scope, meter, window and zone.
 ///
 /// A new quota counts what its window has seen already, if it is per day or month in UTC or per
-/// lifetime. Minutes, hours and other zones are counted from when a quota of the tenant first names
-/// them: the first window may then let more pass than the limit, never less.
+/// lifetime. Minutes, hours and other zones are counted from when a quota of the tenant, or one to
+/// come, first names them: the first window may then let more pass than the limit, never less, and
+/// [`QuotaState::counted_since`] tells of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Quota {
     /// Whose use counts.
@@ -206,6 +207,8 @@ pub struct QuotaState {
     pub held: u128,
     /// What a hold may still take; zero when it is over.
     pub free: u128,
+    /// From when on the current window is counted, where that is not from its start.
+    pub counted_since: Option<Micros>,
     /// When the window began; `None` for a lifetime.
     pub starts_at: Option<Micros>,
     /// When the window ends; `None` for a lifetime.

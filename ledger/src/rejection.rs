@@ -121,7 +121,19 @@ pub enum Rejection {
         /// The settlement's entry.
         entry: u64,
     },
-    /// A bound of the ledger is reached.
+    /// As many holds as may be are open in the whole ledger; some end soon.
+    #[error("{limit} holds are open, and no more may be")]
+    TooManyHolds {
+        /// The bound.
+        limit: u64,
+    },
+    /// As many idempotency keys of the tenant as may be are kept; the oldest end with their time.
+    #[error("{limit} idempotency keys of the tenant are kept, and no more may be")]
+    TooManyKeys {
+        /// The bound.
+        limit: u64,
+    },
+    /// A bound of what the ledger keeps is reached: waiting does not help.
     #[error("the bound of {limit} {what} is reached")]
     TooMany {
         /// What there are too many of.

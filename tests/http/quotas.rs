@@ -152,6 +152,25 @@ fn the_tenants_own_list_lies_over_its_tier() {
     assert!(meters(&own).contains(&"cpu_us".to_owned()), "{own}");
 }
 
+/// Minutes and hours are counted from when they are first named; a change to come names them
+/// in time.
+#[test]
+fn a_window_that_is_not_counted_whole_says_so() {
+    let server = TestServer::start();
+    let owner = server.tenant("acme");
+    let list = json!([{"meter": "executions", "window": "day", "limit": "9"},
+        {"meter": "wall_us", "window": "month", "limit": "9000000", "timezone": "Asia/Kathmandu"}]);
+    server.quota("acme", &list);
+    let quotas = owner.get("/v1/quotas").expect(200);
+    let since = |window: &str| {
+        let mut items = quotas["items"].as_array().unwrap().iter();
+        let found = items.find(|quota| quota["quota"].as_str().unwrap().contains(window));
+        found.unwrap()["counted_since"].clone()
+    };
+    assert_eq!(since("executions/day"), json!(null), "{quotas}");
+    assert!(since("wall_us/month@").is_string(), "{quotas}");
+}
+
 #[test]
 fn malformed_quotas_are_refused_whole() {
     let server = TestServer::start();

@@ -14,6 +14,10 @@ use crate::shape;
 pub struct Tier {
     /// Executions at once.
     pub concurrency: u32,
+    /// Executions that may begin in a minute; `None`: as many as there are.
+    pub starts_per_minute: Option<u32>,
+    /// The same through each key.
+    pub key_starts_per_minute: Option<u32>,
     /// Quotas; a tenant's own lie over them, meter by meter.
     pub quotas: Vec<Quota>,
     /// What an execution gets that does not ask.
@@ -38,6 +42,8 @@ struct Tiers {
 #[serde(deny_unknown_fields)]
 struct Body {
     concurrency: u32,
+    starts_per_minute: Option<u32>,
+    key_starts_per_minute: Option<u32>,
     quotas: Vec<serde_json::Map<String, serde_json::Value>>,
     limits: Pair,
 }
@@ -71,12 +77,20 @@ pub(super) fn parse(text: &str) -> Result<Tier, ConfigError> {
             );
         }
     }
-    if body.concurrency == 0 {
-        faults.add("/tiers/default/concurrency", "must be above zero");
+    for (name, value) in [
+        ("concurrency", Some(body.concurrency)),
+        ("starts_per_minute", body.starts_per_minute),
+        ("key_starts_per_minute", body.key_starts_per_minute),
+    ] {
+        if value == Some(0) {
+            faults.add(format!("/tiers/default/{name}"), "must be above zero");
+        }
     }
     if faults.is_empty() {
         return Ok(Tier {
             concurrency: body.concurrency,
+            starts_per_minute: body.starts_per_minute,
+            key_starts_per_minute: body.key_starts_per_minute,
             quotas,
             default,
             maximum,
@@ -115,7 +129,11 @@ mod tests {
     fn faults_carry_their_key_paths() {
         let text = EMBEDDED
             .replacen("\"cpu_us\"", "\"cpu\"", 1)
-            .replacen("concurrency = 16", "concurrency = 0", 1)
+            .replacen(
+                "concurrency = 16",
+                "concurrency = 0\nkey_starts_per_minute = 0",
+                1,
+            )
             .replacen("wall_ms = 30000", "wall_ms = 900001", 1);
         let keys: Vec<String> = parse(&text)
             .unwrap_err()
@@ -127,6 +145,7 @@ mod tests {
             "tiers.default.quotas.1.meter",
             "tiers.default.limits.default.wall_ms",
             "tiers.default.concurrency",
+            "tiers.default.key_starts_per_minute",
         ];
         assert_eq!(keys, all);
         assert!(parse(&format!("{EMBEDDED}\n[odd]\n")).is_err());

@@ -1,8 +1,8 @@
 //! Step 3: the hold for the worst case, then a slot of the machine; both end with the
 //! [`Admission`].
 //!
-//! The order of refusal is the ledger's (quota, credit, the tenant's concurrency), then the
-//! machine's.
+//! The order of refusal is the ledger's (quota, credit, starts in a minute, the tenant's
+//! concurrency), then the machine's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,8 @@ pub(crate) enum Admitted {
 enum Attempt {
     Held(OpenHold, Box<Held>),
     Replay(Arc<Record>),
-    Concurrency(Rejection),
+    /// A cap has no room now: of executions at once, or of starts.
+    Capped(Rejection),
 }
 
 /// How often a key is followed to the next one, before the client is asked to come again.
@@ -69,12 +70,13 @@ pub(super) async fn admit(
         held = hold(app, plan, flight) => match held? {
             Attempt::Held(hold, held) => (hold, held),
             Attempt::Replay(record) => return Ok(Admitted::Replay(record)),
-            Attempt::Concurrency(no) => return Err(rejected(no, app.clock.wall_us())),
+            Attempt::Capped(no) => return Err(rejected(no, app.clock.wall_us())),
         },
         () = flight.until_cancelled(), if plan.mode == Mode::Async => {
             return Ok(Admitted::Cancelled);
         }
     };
+    flight.note_left(held.left.clone());
     if plan.mode == Mode::Async {
         flight.advance(Phase::Queued, |_| ());
     }
@@ -100,7 +102,7 @@ pub(super) async fn admit(
 }
 
 /// Opens the hold. An asynchronous execution waits in its tenant's queue while the tenant runs as
-/// much as it may.
+/// much as it may; one that has waited there waits for the cap on starts too.
 ///
 /// Cancel safety: an answer that nobody awaits any more is an [`OpenHold`] that is dropped,
 /// wherever it is then ([`ask`]), and so the hold is released.
@@ -112,12 +114,19 @@ async fn hold(app: &Arc<App>, plan: &Plan, flight: &Flight) -> Result<Attempt, A
         turn = Some(queue(app, tenant, flight).await?);
     }
     loop {
-        match attempt(app, plan).await? {
-            Attempt::Concurrency(_) if waits => match &turn {
-                None => turn = Some(queue(app, tenant, flight).await?),
-                Some(turn) => turn.freed().await,
-            },
-            answer => return Ok(answer),
+        let answer = attempt(app, plan).await?;
+        match (&answer, &turn) {
+            (Attempt::Capped(Rejection::Concurrency { .. }), None) if waits => {
+                turn = Some(queue(app, tenant, flight).await?);
+            }
+            (Attempt::Capped(Rejection::Concurrency { .. }), Some(turn)) => turn.freed().await,
+            // Its client was told that it waits: it begins once it may.
+            (Attempt::Capped(Rejection::Rate { free_at, .. }), Some(_)) => {
+                let us = free_at.saturating_sub(app.clock.wall_us());
+                let pause = Duration::from_micros(u64::try_from(us).unwrap_or(0));
+                tokio::time::sleep(pause.max(FULL_QUEUE_PAUSE)).await;
+            }
+            _ => return Ok(answer),
         }
     }
 }
@@ -144,7 +153,9 @@ async fn attempt(app: &Arc<App>, plan: &Plan) -> Result<Attempt, ApiError> {
     for _ in 0..KEYS_MAX {
         let (execution, mismatch) = match ask(app, request(app, plan, key)?).await? {
             Ok((hold, held)) => return Ok(Attempt::Held(hold, held)),
-            Err(no @ Rejection::Concurrency { .. }) => return Ok(Attempt::Concurrency(no)),
+            Err(no @ (Rejection::Concurrency { .. } | Rejection::Rate { .. })) => {
+                return Ok(Attempt::Capped(no));
+            }
             Err(Rejection::Replay { execution }) => (execution, false),
             Err(Rejection::IdempotencyMismatch { execution }) => (execution, true),
             Err(no) => return Err(rejected(no, app.clock.wall_us())),

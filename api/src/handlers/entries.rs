@@ -1,9 +1,11 @@
-//! What the ledger shows of itself: entries, holds, denials.
+//! What the ledger shows of itself: entries, holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::{Adjusted, Adjustment, Body, DeniedBy, Entry, EntryKind, EntryQuery, Funding, Hold};
+use ledger::{
+    Acted, Adjusted, Adjustment, Body, Effect, Entry, EntryKind, EntryQuery, Funding, Hold,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,7 +16,7 @@ use crate::clock::rfc3339;
 use crate::error::Problem;
 use crate::ids::{self, Kind};
 use crate::record::{ChargeView, Outcome};
-use crate::shape::{self, QuotaScope};
+use crate::shape::{self, QuotaBody, QuotaScope};
 
 /// An immutable record of the ledger.
 #[derive(Debug, Serialize, ToSchema)]
@@ -75,9 +77,21 @@ pub(crate) struct EntryView {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of an act on quotas: the changes that it has left to come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_changes: Option<Vec<QuotaChangeView>>,
     /// What was adjusted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adjustment: Option<AdjustedView>,
+}
+
+/// Quotas that are in force from an instant on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QuotaChangeView {
+    /// From when on, inclusive.
+    pub effective_at: String,
+    /// All that is in force then: the tenant's own, its tier's, and what its budgets count.
+    pub quotas: Vec<QuotaBody>,
 }
 
 /// An approved adjustment.
@@ -190,30 +204,6 @@ pub(crate) struct HoldList {
     pub next_cursor: Option<String>,
 }
 
-/// Refusals of one kind in one minute.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DenialView {
-    /// The tenant refused.
-    pub tenant: String,
-    /// The quota's name, or `concurrency`, `max_cost`, `suspended`.
-    pub by: String,
-    /// Whose use was counted; null for the whole tenant.
-    pub scope: Option<QuotaScope>,
-    /// Start of the minute.
-    pub minute: String,
-    /// Refusals; decimal.
-    pub count: String,
-}
-
-/// Refusals since the server started, within its bounds.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DenialList {
-    /// Newest minute first.
-    pub items: Vec<DenialView>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-}
-
 /// Lists entries by number
 #[utoipa::path(get, path = "/v1/entries", tag = "money",
     params(("tenant" = Option<String>, Query),
@@ -287,6 +277,7 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
         action: None,
         subject: None,
         reason: None,
+        quota_changes: None,
         adjustment: None,
     };
     match &entry.body {
@@ -311,6 +302,7 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
             view.action = Some(acted.action.clone());
             view.subject = Some(acted.subject.clone());
             view.reason.clone_from(&acted.reason);
+            view.quota_changes = quota_changes(acted);
         }
         Body::Adjusted(adjusted) => {
             view.kind = "adjustment";
@@ -320,6 +312,19 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
         }
     }
     view
+}
+
+/// The changes of quotas that an act on quotas has left to come.
+fn quota_changes(acted: &Acted) -> Option<Vec<QuotaChangeView>> {
+    let Some(Effect::Settings(settings)) = &acted.effect else {
+        return None;
+    };
+    let changes = settings.changes.iter();
+    let views = changes.map(|change| QuotaChangeView {
+        effective_at: rfc3339(change.effective_at),
+        quotas: change.quotas.iter().map(shape::quota_body).collect(),
+    });
+    acted.action.starts_with("quotas.").then(|| views.collect())
 }
 
 /// Lists open holds, oldest first
@@ -380,39 +385,4 @@ pub(super) fn hold(hold: &Hold) -> HoldView {
         amount: hold.amount.to_string(),
         scopes,
     }
-}
-
-/// Counts refusals since the server started, by minute, newest first
-#[utoipa::path(get, path = "/v1/denials", tag = "money",
-    params(("tenant" = Option<String>, Query), ("limit" = Option<u32>, Query),
-        ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = DenialList), (status = 400, body = Problem)))]
-pub(crate) async fn denials(call: Call) -> Answer {
-    let mut query = call.query()?;
-    let tenant = call.tenant(&mut query)?;
-    let page = query.page(&call.app, |cursor| cursor.parse().ok());
-    query.finish()?;
-    let skip: usize = page.cursor.unwrap_or(0);
-    let name = tenant.as_ref().map(|tenant| tenant.profile.name.as_str());
-    let counts = call.app.ledger.denials(name).counts;
-    let more = counts.len() > skip.saturating_add(page.limit);
-    let views = counts
-        .into_iter()
-        .skip(skip)
-        .take(page.limit)
-        .map(|count| DenialView {
-            tenant: count.tenant,
-            by: match count.by {
-                DeniedBy::Quota(name) => name,
-                DeniedBy::Concurrency => "concurrency".to_owned(),
-                DeniedBy::MaxCost => "max_cost".to_owned(),
-                DeniedBy::Suspended => "suspended".to_owned(),
-            },
-            scope: shape::scope(&count.scope),
-            minute: rfc3339(count.minute),
-            count: count.count.to_string(),
-        });
-    let items = views.collect();
-    let next_cursor = more.then(|| skip.saturating_add(page.limit).to_string());
-    Ok(ok(&DenialList { items, next_cursor }))
 }

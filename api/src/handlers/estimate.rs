@@ -136,10 +136,12 @@ fn refusal(no: Rejection, now_us: i64) -> Result<EstimateView, ApiError> {
     let is_room = matches!(
         no,
         Rejection::Quota(_)
+            | Rejection::Rate { .. }
             | Rejection::Concurrency { .. }
             | Rejection::InsufficientFunds { .. }
             | Rejection::Suspended { .. }
-            | Rejection::TooMany { .. }
+            | Rejection::TooManyHolds { .. }
+            | Rejection::TooManyKeys { .. }
     );
     let error = rejected(no, now_us);
     if !is_room {

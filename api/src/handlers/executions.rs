@@ -16,8 +16,9 @@ use crate::execute::request::{self, ExecutionBody};
 use crate::execute::{self, Begun, Job, Mode};
 use crate::idempotency::Key;
 use crate::ids::{self, Kind};
-use crate::live::Phase;
+use crate::live::{Flight, Phase};
 use crate::lookup;
+use crate::rate_limit;
 use crate::record::{Record, State};
 use crate::registry::Tenant;
 use crate::telemetry;
@@ -85,12 +86,23 @@ pub(crate) async fn create(call: Call) -> Answer {
     }
     if mode == Mode::Async {
         // 202 however quick it was: who asks not to wait is always answered in the same way.
-        return Ok(located(HttpResponse::Accepted(), &flight.record()));
+        let response = limited(HttpResponse::Accepted(), &call, &flight);
+        return Ok(located(response, &flight.record()));
     }
     match flight.ended().await {
         Phase::Refused(error) => Err(error),
-        _ => Ok(answer(&flight.record())),
+        _ => {
+            let record = flight.record();
+            Ok(located(limited(begun(&record), &call, &flight), &record))
+        }
     }
+}
+
+/// With what is left of the caps on executions.
+fn limited(mut response: HttpResponseBuilder, call: &Call, flight: &Flight) -> HttpResponseBuilder {
+    let policies = rate_limit::of_admitted(&flight.left(), call.app.clock.wall_us());
+    rate_limit::insert(&mut response, &policies);
+    response
 }
 
 fn idempotency_key(call: &Call, body: &Map<String, Value>) -> Option<Result<Key, ApiError>> {
@@ -101,12 +113,11 @@ fn idempotency_key(call: &Call, body: &Map<String, Value>) -> Option<Result<Key,
 }
 
 /// 200 for what has ended, 202 for what has not.
-fn answer(record: &Arc<Record>) -> HttpResponse {
-    let response = match record.state {
+fn begun(record: &Record) -> HttpResponseBuilder {
+    match record.state {
         State::Finished => HttpResponse::Ok(),
         State::Queued | State::Running => HttpResponse::Accepted(),
-    };
-    located(response, record)
+    }
 }
 
 fn located(mut response: HttpResponseBuilder, record: &Arc<Record>) -> HttpResponse {
@@ -291,5 +302,6 @@ pub(crate) async fn cancel(call: Call) -> Answer {
     flight.cancel();
     // Too late is fine: the answer is 202 then, and the record tells later.
     drop(tokio::time::timeout(CANCEL_WAIT, flight.ended()).await);
-    Ok(answer(&flight.record()))
+    let record = flight.record();
+    Ok(located(begun(&record), &record))
 }

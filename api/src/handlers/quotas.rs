@@ -5,6 +5,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use ledger::Quota;
+
+use super::quota_changes::{self, ChangeView};
 use crate::call::{Answer, Call, tagged};
 use crate::error::{ApiError, Problem};
 use crate::execute::request::{LimitsBody, read_limits};
@@ -13,6 +16,12 @@ use crate::limits::Limits;
 use crate::registry::{LimitsDoc, Tenant};
 use crate::shape::{self, QuotaBody, QuotaView};
 
+/// Bytes of a reason.
+pub(super) const REASON_MAX: usize = 200;
+
+/// The highest cap on starts.
+const STARTS_MAX: u64 = 10_000_000;
+
 /// The quotas in force.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct QuotaList {
@@ -20,6 +29,8 @@ pub(crate) struct QuotaList {
     pub items: Vec<QuotaView>,
     /// Always null: the list is short.
     pub next_cursor: Option<String>,
+    /// What the tenant's own list changes to, the earliest first.
+    pub changes: Vec<ChangeView>,
 }
 
 /// What `PUT /v1/tenants/{tenant}/quotas` takes: the tenant's whole own list.
@@ -28,6 +39,8 @@ pub(crate) struct QuotaList {
 pub(crate) struct QuotasBody {
     /// An empty list leaves the tier's alone.
     quotas: Vec<QuotaBody>,
+    /// Why; at most 200 bytes.
+    reason: Option<String>,
 }
 
 /// What a tenant's executions may ask for.
@@ -35,6 +48,10 @@ pub(crate) struct QuotasBody {
 pub(crate) struct LimitsView {
     /// Executions at once.
     pub concurrency: u32,
+    /// Executions that may begin in any 60 seconds; null: as many as there are.
+    pub starts_per_minute: Option<u32>,
+    /// The same through each key.
+    pub key_starts_per_minute: Option<u32>,
     /// The most that an execution may ask for.
     pub maximum: Limits,
     /// What one gets that does not ask.
@@ -49,6 +66,10 @@ pub(crate) struct LimitsView {
 pub(crate) struct LimitsPut {
     /// Executions at once.
     concurrency: Option<u32>,
+    /// Executions that may begin in any 60 seconds.
+    starts_per_minute: Option<u32>,
+    /// The same through each key.
+    key_starts_per_minute: Option<u32>,
     /// The most that an execution may ask for.
     maximum: Option<LimitsBody>,
     /// What one gets that does not ask.
@@ -88,28 +109,11 @@ pub(crate) async fn put(call: Call) -> Answer {
     call.no_query()?;
     let tenant = operators_tenant(&call)?;
     let expect = call.if_match()?;
-    let max = usize::try_from(call.app.config.ledger.quotas_per_tenant_max).unwrap_or(usize::MAX);
-    let quotas = call.read_list("quotas", |body| {
-        let quotas = body.objects("quotas", max, shape::read_quota);
-        if quotas.is_none() {
-            body.fault("quotas", "is required: a list");
-        }
-        let quotas = quotas?;
-        for (at, quota) in quotas.iter().enumerate() {
-            if quotas
-                .iter()
-                .take(at)
-                .any(|other| other.name() == quota.name())
-            {
-                body.fault(
-                    &format!("quotas/{at}"),
-                    "is the same quota as an earlier one",
-                );
-            }
-        }
-        Some(quotas)
+    let (quotas, reason) = call.read_list("quotas", |body| {
+        let reason = body.text("reason", REASON_MAX);
+        Some((read_quotas(body, &call)?, reason))
     })?;
-    let actor = call.caller()?.actor(None);
+    let actor = call.caller()?.actor(reason);
     let name = &tenant.profile.name;
     let tenant = call
         .app
@@ -117,6 +121,26 @@ pub(crate) async fn put(call: Call) -> Answer {
         .set_quotas(&actor, name, quotas, expect)
         .await?;
     show(&call, &tenant)
+}
+
+/// The list of quotas in a body; a quota must not be named twice.
+pub(super) fn read_quotas(body: &mut Object<'_>, call: &Call) -> Option<Vec<Quota>> {
+    let max = usize::try_from(call.app.config.ledger.quotas_per_tenant_max).unwrap_or(usize::MAX);
+    let quotas = body.objects("quotas", max, shape::read_quota);
+    if quotas.is_none() {
+        body.fault("quotas", "is required: a list");
+    }
+    let quotas = quotas?;
+    for (at, quota) in quotas.iter().enumerate() {
+        let mut earlier = quotas.iter().take(at);
+        if earlier.any(|other| other.name() == quota.name()) {
+            body.fault(
+                &format!("quotas/{at}"),
+                "is the same quota as an earlier one",
+            );
+        }
+    }
+    Some(quotas)
 }
 
 fn show(call: &Call, tenant: &Tenant) -> Answer {
@@ -135,12 +159,13 @@ fn show(call: &Call, tenant: &Tenant) -> Answer {
         &QuotaList {
             items: views.collect(),
             next_cursor: None,
+            changes: quota_changes::views(tenant, call.app.clock.wall_us()),
         },
     ))
 }
 
 /// The tenant that the path names, for an operator alone.
-fn operators_tenant(call: &Call) -> Result<Arc<Tenant>, ApiError> {
+pub(super) fn operators_tenant(call: &Call) -> Result<Arc<Tenant>, ApiError> {
     let tenant = call.path_tenant()?;
     if call.caller()?.is_operator() {
         return Ok(tenant);
@@ -184,9 +209,14 @@ fn read(body: &mut Object<'_>, call: &Call) -> Option<LimitsDoc> {
     let config = &call.app.config;
     let tier = &config.tier;
     let concurrency = body.integer("concurrency", 1, 100_000);
+    let starts = body.integer("starts_per_minute", 1, STARTS_MAX);
+    let key_starts = body.integer("key_starts_per_minute", 1, STARTS_MAX);
+    let narrow = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
     // A tenant's maximum may pass its tier's, but not the launcher's and the largest disk's.
     let widest = LimitsDoc {
-        concurrency: tier.concurrency,
+        concurrency: narrow(concurrency).unwrap_or(tier.concurrency),
+        starts_per_minute: narrow(starts).or(tier.starts_per_minute),
+        key_starts_per_minute: narrow(key_starts).or(tier.key_starts_per_minute),
         maximum: config.widest(),
         default: tier.maximum,
         images: None,
@@ -203,18 +233,17 @@ fn read(body: &mut Object<'_>, call: &Call) -> Option<LimitsDoc> {
     let default = body.object("default", |object| read_limits(object, config, &within));
     let images = body.texts("images", config.tenants.images_max);
     Some(LimitsDoc {
-        concurrency: concurrency
-            .and_then(|number| u32::try_from(number).ok())
-            .unwrap_or(tier.concurrency),
-        maximum,
         default: default.unwrap_or(within.default),
         images,
+        ..within
     })
 }
 
 fn limits_view(limits: &LimitsDoc) -> LimitsView {
     LimitsView {
         concurrency: limits.concurrency,
+        starts_per_minute: limits.starts_per_minute,
+        key_starts_per_minute: limits.key_starts_per_minute,
         maximum: limits.maximum,
         default: limits.default,
         images: limits.images.clone(),

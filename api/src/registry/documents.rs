@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use ledger::{Ledger, Quota};
+use ledger::Ledger;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::{State, Tenant, budgets, webhooks};
+use super::{State, Tenant, budgets, quotas, webhooks};
 use crate::config::Tier;
-use crate::json::{Faults, Object};
 use crate::limits::Limits;
 use crate::shape;
 
@@ -26,6 +24,12 @@ pub(crate) struct ProfileDoc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LimitsDoc {
     pub(crate) concurrency: u32,
+    /// Executions that may begin in a minute; `None`: as many as there are.
+    #[serde(default)]
+    pub(crate) starts_per_minute: Option<u32>,
+    /// The same through each key.
+    #[serde(default)]
+    pub(crate) key_starts_per_minute: Option<u32>,
     pub(crate) maximum: Limits,
     pub(crate) default: Limits,
     /// Names or digests of the images it may use; `None`: all.
@@ -51,32 +55,21 @@ pub(super) fn bytes<T: Serialize>(document: &T) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
 
-pub(super) fn quotas_bytes(quotas: &[Quota]) -> Vec<u8> {
-    bytes(&quotas.iter().map(shape::quota_body).collect::<Vec<_>>())
-}
-
 pub(super) fn tier_bytes(tier: &Tier) -> Vec<u8> {
     let quotas: Vec<_> = tier.quotas.iter().map(shape::quota_body).collect();
-    bytes(&(tier.concurrency, quotas, tier.default, tier.maximum))
+    let starts = (tier.starts_per_minute, tier.key_starts_per_minute);
+    bytes(&(
+        (tier.concurrency, starts),
+        quotas,
+        tier.default,
+        tier.maximum,
+    ))
 }
 
 pub(super) fn read<T: DeserializeOwned>(subject: &str, bytes: &[u8]) -> Option<T> {
     let read = serde_json::from_slice(bytes);
     read.inspect_err(|error| tracing::error!(subject, %error, "a document cannot be read"))
         .ok()
-}
-
-fn read_quotas(subject: &str, bytes: &[u8]) -> Vec<Quota> {
-    let maps: Vec<Map<String, Value>> = read(subject, bytes).unwrap_or_default();
-    let mut faults = Faults::default();
-    let mut quotas = Vec::with_capacity(maps.len());
-    for map in maps {
-        quotas.extend(shape::read_quota(&mut Object::new(map, &mut faults)));
-    }
-    for fault in faults.into_vec() {
-        tracing::error!(subject, fault = fault.detail, "a quota cannot be read");
-    }
-    quotas
 }
 
 /// Fills `state` from all documents.
@@ -87,13 +80,17 @@ pub(super) fn fold(ledger: &Ledger, tier: &Tier, state: &mut State) {
         };
         let name = profile.name.clone();
         let subject = format!("quotas/{name}");
-        let quotas = ledger.document(&subject);
+        let quoted = ledger.document(&subject);
         let limits = ledger.document(&format!("limits/{name}"));
         let budgets = ledger.document(&format!("budgets/{name}"));
+        let (own, changes) = quoted.as_ref().map_or_else(Default::default, |document| {
+            quotas::parse(&subject, &document.bytes)
+        });
         let tenant = Tenant {
             profile,
-            quotas_seq: quotas.as_ref().map_or(0, |document| document.seq),
-            quotas: quotas.map_or_else(Vec::new, |document| read_quotas(&subject, &document.bytes)),
+            quotas_seq: quoted.as_ref().map_or(0, |document| document.seq),
+            quotas: own,
+            changes,
             limits_seq: limits.as_ref().map_or(0, |document| document.seq),
             limits: limits
                 .and_then(|document| read(&document.subject, &document.bytes))

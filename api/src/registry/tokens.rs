@@ -116,7 +116,7 @@ impl Registry {
         let count = self.read().by_tenant.get(&tenant).copied().unwrap_or(0);
         if count >= self.tokens_options.per_tenant_max {
             let detail = format!("the tenant has {count} tokens: let some expire");
-            return Err(ApiError::RateExceeded { detail });
+            return Err(ApiError::Conflict { detail });
         }
         self.record(token_act(actor, "token.create", &token))
             .await?;
@@ -140,7 +140,7 @@ impl Registry {
             let unseen = !state.tokens.contains_key(jti);
             if unseen && state.revoked_unseen >= self.tokens_options.revoked_unseen_max {
                 let detail = "too many unknown tokens are revoked already".to_owned();
-                return Err(ApiError::RateExceeded { detail });
+                return Err(ApiError::Conflict { detail });
             }
         }
         let document = bytes(&self.clock.wall_us());

@@ -116,8 +116,7 @@ impl Model {
         let since = self.settings[place]
             .since
             .get(&quota.window)
-            .copied()
-            .unwrap_or(0);
+            .map_or(0, |since| since.0);
         let (mut posted, mut held) = (0, 0);
         for run in &self.runs {
             let mine = run.request.tenant == tenant && in_scope(&quota.scope, &run.request);

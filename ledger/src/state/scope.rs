@@ -25,8 +25,8 @@ pub(crate) struct Counters {
 }
 
 /// What the totals were when the current window began, and what was posted since then for holds
-/// opened before it; one for each of the tenant's calendars, in their order. The span of each has
-/// only its beginning.
+/// opened before it; one for each of the tenant's calendars, in their order. The span of each is
+/// from its window's beginning until when the window began to be counted: no time, for a whole one.
 ///
 /// The first ones, which every tenant has, lie in place: finding them needs no other memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +41,8 @@ struct StoredBase {
     start: Micros,
     posted: Amounts,
     held: Amounts,
+    /// From when on the window is counted, where that is later than its start.
+    counted_since: Option<Micros>,
 }
 
 /// Counters as they are stored.
@@ -64,6 +66,7 @@ impl Serialize for Counters {
                 start: base.span.start,
                 posted,
                 held,
+                counted_since: counted_since(base),
             }
         };
         let stored = Stored {
@@ -84,7 +87,13 @@ impl<'de> Deserialize<'de> for Counters {
             start: stored.since,
             end: stored.until,
         };
-        let base = |base: &StoredBase| Tally::of(from(base.start), &base.posted, &base.held);
+        let base = |base: &StoredBase| {
+            let missed = Span {
+                start: base.start,
+                end: base.counted_since.unwrap_or(base.start),
+            };
+            Tally::of(missed, &base.posted, &base.held)
+        };
         Ok(Self {
             total: Tally::of(span, &stored.posted, &stored.held),
             bases: Bases::of(stored.bases.iter().map(base)),
@@ -94,7 +103,7 @@ impl<'de> Deserialize<'de> for Counters {
 
 impl Bases {
     fn of(mut bases: impl Iterator<Item = Tally>) -> Self {
-        let mut next = || bases.next().unwrap_or_else(|| Tally::new(Span::EVER));
+        let mut next = || bases.next().unwrap_or_else(|| Tally::new(whole(i64::MIN)));
         Self {
             first: [next(), next()],
             more: bases.collect(),
@@ -120,7 +129,7 @@ impl Bases {
 impl Counters {
     /// Counters of a scope that nothing has used yet.
     pub(crate) fn new(windows: &[Span]) -> Self {
-        let base = |window: &Span| Tally::new(from(window.start));
+        let base = |window: &Span| Tally::new(whole(window.start));
         let bases = Bases::of(windows.iter().map(base));
         Self {
             total: Tally::new(current(&bases, i64::MIN)),
@@ -138,7 +147,7 @@ impl Counters {
                 // Whatever is open now was opened before the window began: this is the first
                 // touch since.
                 base.clone_from(&self.total);
-                base.span = from(window.start);
+                base.span = whole(window.start);
             }
         }
         self.total.span = current(&self.bases, until);
@@ -189,18 +198,27 @@ impl Counters {
         }
     }
 
+    /// From when on the window of calendar `index` is counted, if `window` is the current one and
+    /// is not counted whole.
+    pub(crate) fn counted_since(&self, index: usize, window: &Span) -> Option<Micros> {
+        let base = self.bases.get(index);
+        base.filter(|base| base.span.start == window.start)
+            .and_then(counted_since)
+    }
+
     /// Whether nothing is set aside.
     pub(crate) fn idle(&self) -> bool {
         self.lifetime().1 == Amounts::default()
     }
 
     /// Takes over other calendars. `from` names for each new calendar the old one that it
-    /// continues; a calendar that continues none counts from now on, with `open(start)` being what
+    /// continues; a calendar that continues none counts from `at` on, with `open(start)` being what
     /// is held for holds opened before `start`.
     pub(crate) fn recalendar(
         &mut self,
         from: &[Option<usize>],
         windows: &[Span],
+        at: Micros,
         open: impl Fn(Micros) -> Amounts,
     ) {
         let (posted, _) = self.lifetime();
@@ -208,7 +226,11 @@ impl Counters {
             // A window that begins when another one began has had the same use.
             let mut bases = self.bases.iter();
             let twin = bases.find(|base| base.span.start == window.start);
-            let counts = || Tally::of(self::from(window.start), &posted, &open(window.start));
+            let missed = Span {
+                start: window.start,
+                end: at.max(window.start),
+            };
+            let counts = || Tally::of(missed, &posted, &open(window.start));
             twin.cloned().unwrap_or_else(counts)
         };
         let bases = from.iter().zip(windows).map(|(old, window)| {
@@ -221,12 +243,15 @@ impl Counters {
     }
 }
 
-/// All time from an instant on.
-fn from(start: Micros) -> Span {
-    Span {
-        start,
-        end: i64::MAX,
-    }
+/// The span of the base of a window that is counted whole.
+fn whole(start: Micros) -> Span {
+    Span { start, end: start }
+}
+
+/// From when on a base's window is counted, if that is later than its start.
+fn counted_since(base: &Tally) -> Option<Micros> {
+    let Span { start, end } = base.span;
+    (start < end).then_some(end)
 }
 
 /// From the latest start of a base until the first of their windows ends.
@@ -284,7 +309,8 @@ mod tests {
         counters.end(3, &cost(5), &cost(-4));
         let mut bytes = Vec::new();
         crate::codec::append(&mut bytes, &counters);
-        let base = |start, posted: i128, held: i128| (start, cost(posted), cost(held));
+        let whole = None::<i64>;
+        let base = |start, posted, held| (start, cost(posted), cost(held), whole);
         let bases = vec![base(0_i64, 0, 0), base(0, 0, 0), base(4, -4, -5)];
         let mut wanted = Vec::new();
         crate::codec::append(&mut wanted, &(cost(-4), cost(0), bases, 4_i64, 10_i64));
@@ -310,12 +336,17 @@ mod tests {
             Span { start: 0, end: 99 },
             Span { start: 4, end: 99 },
         ];
-        counters.recalendar(&[Some(0), None, None], &windows, |start| {
+        counters.recalendar(&[Some(0), None, None], &windows, 7, |start| {
             if start == 4 { cost(7) } else { cost(0) }
         });
         let at = |i: usize| counters.of_meter(Some(i), &windows[i], Meter::Cost);
         assert_eq!(at(0), (5, 7));
         assert_eq!(at(1), (5, 7));
         assert_eq!(at(2), (0, 0));
+        let since = |i: usize| counters.counted_since(i, &windows[i]);
+        assert_eq!((since(0), since(1), since(2)), (None, None, Some(7)));
+        let mut bytes = Vec::new();
+        crate::codec::append(&mut bytes, &counters);
+        assert_eq!(postcard::from_bytes(&bytes), Ok(counters));
     }
 }

@@ -247,6 +247,13 @@ impl Tenant {
         })
     }
 
+    /// From when on a rule's window around `at` is counted, if that is not from its start.
+    pub(crate) fn counted_since(&self, rule: &Rule, at: Micros) -> Option<Micros> {
+        let index = rule.calendar?;
+        let counters = self.at(rule.scope)?;
+        counters.counted_since(index, &self.window(index, at))
+    }
+
     /// All that the tenant has posted and holds.
     pub(crate) fn lifetime(&self) -> (super::Amounts, super::Amounts) {
         self.at(WHOLE).map(Counters::lifetime).unwrap_or_default()
@@ -410,7 +417,7 @@ impl Tenant {
         self.advance(at);
         for (counters, place) in self.counters.iter_mut().zip(0..) {
             let open = |start| held_before(open.clone(), place, start);
-            counters.recalendar(&from, &self.windows, open);
+            counters.recalendar(&from, &self.windows, at, open);
         }
         let changed = later.iter_mut().flat_map(|(_, rules)| rules);
         for rule in rules.iter_mut().chain(changed) {

@@ -9,6 +9,8 @@ use crate::json::Faults;
 fn tenant(config: &Config) -> LimitsDoc {
     LimitsDoc {
         concurrency: 1,
+        starts_per_minute: None,
+        key_starts_per_minute: None,
         maximum: config.tier.maximum,
         default: config.tier.default,
         images: None,

@@ -16,8 +16,8 @@ pub(super) struct Rules {
     pub(super) quotas: Vec<Quota>,
     pub(super) changes: Vec<QuotaChange>,
     pub(super) suspended: bool,
-    /// After which entry minutes and hours are counted.
-    pub(super) since: BTreeMap<Window, u64>,
+    /// After which entry, and from when on, minutes and hours are counted.
+    pub(super) since: BTreeMap<Window, (u64, Micros)>,
 }
 
 impl Rules {
@@ -117,19 +117,21 @@ impl Model {
 
     /// Minutes and hours are counted from when a quota first asks for them, but for windows that
     /// begin together with one that is counted.
-    fn since(&self, place: usize, rules: &Rules, act: Recorded) -> BTreeMap<Window, u64> {
+    fn since(&self, place: usize, rules: &Rules, act: Recorded) -> BTreeMap<Window, (u64, Micros)> {
         let old = &self.settings[place].since;
-        let counted = [(Window::Day, 0), (Window::Month, 0)].into_iter();
-        let counted: Vec<(Window, u64)> = counted.chain(old.clone()).collect();
+        let whole = (0, 0);
+        let counted = [(Window::Day, whole), (Window::Month, whole)].into_iter();
+        let counted: Vec<(Window, (u64, Micros))> = counted.chain(old.clone()).collect();
         let mut since = BTreeMap::new();
         for window in rules.counted().map(|quota| quota.window) {
             if !matches!(window, Window::Minute | Window::Hour) {
                 continue;
             }
-            let twin = |other: &&(Window, u64)| start(other.0, act.at) == start(window, act.at);
+            let twin =
+                |other: &&(Window, (u64, Micros))| start(other.0, act.at) == start(window, act.at);
             let continued = old.get(&window).copied();
             let twin = counted.iter().find(twin).map(|twin| twin.1);
-            since.insert(window, continued.or(twin).unwrap_or(act.entry));
+            since.insert(window, continued.or(twin).unwrap_or((act.entry, act.at)));
         }
         since
     }
