@@ -218,6 +218,19 @@ pub(super) fn version_2() -> Vec<Vec<u8>> {
     ]
 }
 
+/// Version 3, after version 2: effect `Settings`. 12 entries.
+pub(super) fn version_3() -> Vec<Vec<u8>> {
+    let settings = acted("quotas.set", "tenant/acme", Some("acme"), None).none();
+    let settings = settings.some().u(9).s("acme").byte(0).u(4);
+    // Caps on starts: of the tenant, none of each key.
+    let settings = settings.some().u(600).none();
+    let quota = |wire: Wire, limit| wire.u(1).s("web").u(0).u(2).s("UTC").u(limit).u(0).u(0);
+    let settings = quota(settings.u(1), 50);
+    // A change: from when on, and its quotas.
+    let settings = settings.u(1).i((DECEMBER + 5).into());
+    vec![entry(3, 12, DECEMBER + 2, quota(settings.u(1), 70))]
+}
+
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     crc32fast::hash(&[&SALT.to_le_bytes(), bytes].concat()).to_le_bytes()
 }

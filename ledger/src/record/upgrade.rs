@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::old::{DECEMBER, MONDAY, version_1, version_2, write};
+use super::old::{DECEMBER, MONDAY, version_1, version_2, version_3, write};
 use super::*;
 use crate::file;
 use crate::index::Index;
@@ -28,6 +28,10 @@ fn journal(records: &[Vec<u8>]) -> TempDir {
 
 fn both() -> Vec<Vec<u8>> {
     [version_1(), version_2()].concat()
+}
+
+fn all() -> Vec<Vec<u8>> {
+    [both(), version_3()].concat()
 }
 
 fn open(dir: &Path) -> Result<Ledger, OpenError> {
@@ -173,6 +177,21 @@ fn journals_of_version_2_tell_what_they_told() {
 }
 
 #[test]
+fn journals_of_version_3_tell_what_they_told() {
+    let dir = journal(&all());
+    let verified = verify(dir.path(), &mut |_| {}).unwrap();
+    assert_eq!((verified.commands, verified.entries), (17, 12));
+    for _ in 0..2 {
+        let ledger = open(dir.path()).unwrap();
+        assert_eq!(ledger.head().root, verified.root);
+        // It is opened after the change.
+        let quotas = ledger.quotas("acme").unwrap();
+        assert_eq!((quotas.len(), quotas[0].quota.limit), (1, 70));
+        ledger.close().unwrap();
+    }
+}
+
+#[test]
 fn what_earlier_versions_made_from_a_journal_is_made_again() {
     let dir = journal(&version_1());
     let root = open_version_1(dir.path());
@@ -200,7 +219,7 @@ fn an_index_of_an_earlier_version_is_not_read() {
 /// A change of a stored type without a new version would read old journals as something else.
 #[test]
 fn records_are_written_as_their_version_has_always_been_written() {
-    for (bytes, number) in both().into_iter().zip(1..) {
+    for (bytes, number) in all().into_iter().zip(1..) {
         let read = Stored::read(&bytes).unwrap_or_else(|fault| panic!("{number}: {fault}"));
         let mut written = Vec::new();
         match &read {
@@ -226,14 +245,14 @@ fn records_are_written_as_their_version_has_always_been_written() {
 #[test]
 fn a_newer_version_is_refused_and_left_as_it_is() {
     let mut records = version_1();
-    records[4][1] = 3;
+    records[4][1] = 4;
     let dir = journal(&records);
     let path = segment::path(dir.path(), 1);
     let before = fs::read(&path).unwrap();
     let Err(VerifyError::Fault(fault)) = verify(dir.path(), &mut |_| {}) else {
         panic!("a newer version was verified")
     };
-    assert!(fault.what.contains("version 3 is not known"), "{fault}");
+    assert!(fault.what.contains("version 4 is not known"), "{fault}");
     assert_eq!((fault.lsn, fault.seq), (5, 5));
     assert!(matches!(open(dir.path()), Err(OpenError::Ledger(_))));
     assert_eq!(fs::read(&path).unwrap(), before);
