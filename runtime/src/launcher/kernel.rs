@@ -42,6 +42,9 @@ pub(crate) fn take_slices_of(slice_ns: u64) -> io::Result<()> {
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
     attributes.size = u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?;
     attributes.sched_runtime = slice_ns;
+    // What is not said is set to 0: an operator's own choice stays.
+    // SAFETY: integers; 0 is this process.
+    attributes.sched_nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     // SAFETY: the struct outlives the call and says its own size; 0 is this process.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
 }
