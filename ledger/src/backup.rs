@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, failed};
 use crate::journal::reader::{End, Reader, Rest, Step};
 use crate::journal::segment::{self, SegmentHeader};
 use crate::verify::Progress;
@@ -171,15 +171,6 @@ fn corrupt(segment: u32, offset: u64, seq: u64, what: String) -> Error {
             seq,
             what,
         },
-    }
-}
-
-fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Error + use<> {
-    let path = path.to_owned();
-    move |source| Error::File {
-        what,
-        path: path.clone(),
-        source,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can break: the errors of opening, asking and closing a ledger.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Something broke while the ledger worked.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +150,16 @@ pub enum QueryError {
 impl From<Error> for QueryError {
     fn from(error: Error) -> Self {
         Self::Read(error)
+    }
+}
+
+/// What an I/O error on a file of the ledger's becomes.
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::File {
+        what,
+        path: path.clone(),
+        source,
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, failed};
 use crate::file;
 use crate::journal::frame;
 use crate::journal::reader::{Frame, Reader, Step};
@@ -312,15 +312,6 @@ pub(crate) fn leaf_hint(ledger_dir: &Path, index: u64) -> Option<Hash> {
     let mut hash = Hash::default();
     file.read_exact_at(&mut hash, index.checked_mul(32)?).ok()?;
     Some(hash)
-}
-
-fn failed(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Error + use<> {
-    let path = path.to_owned();
-    move |source| Error::File {
-        what,
-        path: path.clone(),
-        source,
-    }
 }
 
 #[cfg(test)]

@@ -150,8 +150,8 @@ impl Focus {
         let project = hold.map(|hold| hold.project.as_str());
         let mut cells = self.whose((&adjusted.tenant, project), hour, &tags);
         cells.extend(when(hour));
-        let (kind, description) = super::said(adjusted);
-        if kind == "correction" {
+        let (_, description) = super::said(adjusted);
+        if adjusted.corrects.is_some() {
             cells.push(("ChargeClass", "Correction".to_owned()));
         }
         let amount = adjusted.amount.to_string();
@@ -162,9 +162,6 @@ impl Focus {
             ("ChargeCategory", "Adjustment".to_owned()),
             ("ChargeDescription", description.to_owned()),
             ("ChargeFrequency", "One-Time".to_owned()),
-            ("ServiceCategory", "Compute".to_owned()),
-            ("ServiceSubcategory", "Serverless Compute".to_owned()),
-            ("ServiceName", "Sandbox Executions".to_owned()),
             ("BillingCurrency", adjusted.currency.clone()),
             ("PricingCurrency", adjusted.currency.clone()),
             ("PricingCurrencyEffectiveCost", amount),
@@ -199,7 +196,8 @@ impl Focus {
         cells
     }
 
-    /// Whose a row is: tenant, and project if it is a project's.
+    /// What every row says: whose it is (tenant, and project if it has one), from whom, and for
+    /// what service.
     fn whose(
         &self,
         (tenant, project): (&str, Option<&str>),
@@ -225,6 +223,9 @@ impl Focus {
             ("PublisherName", self.issuer.provider.clone()),
             ("RegionId", self.issuer.region.clone()),
             ("RegionName", self.issuer.region.clone()),
+            ("ServiceCategory", "Compute".to_owned()),
+            ("ServiceSubcategory", "Serverless Compute".to_owned()),
+            ("ServiceName", "Sandbox Executions".to_owned()),
         ];
         cells.extend(project);
         if !tags.is_empty() {
@@ -311,9 +312,6 @@ fn what(key: &Key) -> Vec<(&'static str, String)> {
             format!("{name} of {} {resource}", kind.to_lowercase()),
         ),
         ("ChargeFrequency", "Usage-Based".to_owned()),
-        ("ServiceCategory", "Compute".to_owned()),
-        ("ServiceSubcategory", "Serverless Compute".to_owned()),
-        ("ServiceName", "Sandbox Executions".to_owned()),
         ("SkuId", key.meter.name().to_owned()),
         (
             "SkuPriceId",
