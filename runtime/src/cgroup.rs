@@ -9,11 +9,13 @@
 mod devices;
 mod group;
 mod hierarchy;
+mod home;
 mod meter;
 mod parse;
 
-pub(crate) use self::group::{Group, Home};
+pub(crate) use self::group::Group;
 pub(crate) use self::hierarchy::{Hierarchies, Version};
+pub(crate) use self::home::Home;
 pub(crate) use self::meter::{CpuCounter, Meter, Reading};
 
 /// CPU weight of a sandbox that shares with nobody, among the sandboxes: `cpu.shares` on v1 and

@@ -1,6 +1,8 @@
 //! How sandboxes end, whoever ends them, and that nothing is left.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,6 +28,10 @@ pub(crate) const TESTS: &[Test] = &[
         server_gone,
     ),
     ("idle_sandbox_leaves_no_final_file", idle_server_gone),
+    (
+        "groups_go_though_a_process_of_the_platform_is_still_ending",
+        slow_end,
+    ),
     ("shim_killed_is_swept_and_told", shim_killed),
     (
         "launcher_killed_leaves_no_process_and_the_next_one_sweeps",
@@ -184,6 +190,29 @@ fn idle_server_gone() {
     assert!(!is_alive(pid));
     assert_eq!(bed.finals(), []);
     bed.end();
+}
+
+/// A process that is ending can no more be moved to another group, and holds its own until all its
+/// memory is given back.
+fn slow_end() {
+    let bed = Bed::start();
+    let mut slow = Command::new("tail")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = slow.stdin.take().unwrap();
+    let block = vec![0; 1 << 20];
+    (0..800).for_each(|_| input.write_all(&block).unwrap());
+    drop(input);
+    // What tail writes, it writes once it holds everything.
+    slow.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    for group in bed.groups() {
+        fs::write(group.join("platform/cgroup.procs"), slow.id().to_string()).unwrap();
+    }
+    slow.kill().unwrap();
+    bed.end();
+    slow.wait().unwrap();
 }
 
 /// The parent of init, which is its shim.
