@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::poll;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
@@ -31,7 +31,7 @@ const PLATFORM_WEIGHT: &str = "1600";
 
 /// How often, and with which pause, a group is tried to be removed while a process in it ends.
 const BUSY_TRIES: u32 = 500;
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
+const BUSY_PAUSE_MS: u8 = 2;
 
 /// This instance's groups in every hierarchy.
 #[derive(Debug)]
@@ -205,7 +205,8 @@ impl Home {
                     return Err(error);
                 }
                 tries += 1;
-                std::thread::sleep(BUSY_PAUSE);
+                // Nothing tells of another's child that it is gone.
+                poll(&mut [], BUSY_PAUSE_MS)?;
             }
         }
         Ok(())
