@@ -64,13 +64,18 @@ enum Place {
     },
 }
 
+impl Place {
+    fn is_in(&self, number: u64) -> bool {
+        matches!(self, Place::Disk { segment, .. } if *segment == number)
+    }
+}
+
 #[derive(Debug)]
 struct Segment {
     file: Arc<File>,
     path: PathBuf,
     bytes: u64,
     newest_us: i64,
-    ids: Vec<(Arc<str>, Id)>,
 }
 
 /// Why the records cannot be used.
@@ -267,11 +272,9 @@ impl Index {
         };
         segment.bytes = frame.end();
         segment.newest_us = segment.newest_us.max(frame.at_us);
-        let tenant: Arc<str> = Arc::from(frame.tenant.as_str());
-        segment.ids.push((Arc::clone(&tenant), frame.id));
         let (offset, length) = (frame.body_offset, frame.length);
         self.insert(
-            &tenant,
+            &frame.tenant,
             frame.id,
             Place::Disk {
                 segment: number,
@@ -286,9 +289,11 @@ impl Index {
             return;
         };
         self.dropped_before_us = self.dropped_before_us.max(segment.newest_us);
-        for (tenant, id) in &segment.ids {
-            self.remove(tenant, id);
-        }
+        self.tenants.retain(|_name, ids| {
+            ids.retain(|_id, place| !place.is_in(number));
+            !ids.is_empty()
+        });
+        self.count = self.tenants.values().map(BTreeMap::len).sum();
         if let Err(error) = std::fs::remove_file(&segment.path) {
             tracing::warn!(path = %segment.path.display(), %error, "cannot remove old records");
         }

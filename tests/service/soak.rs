@@ -41,11 +41,15 @@ fn thousands_of_executions_leave_nothing_and_cost_no_memory() {
     };
     let runs = if world.full { 10_000 } else { 1_000 };
     let dir = server::data_dir();
-    // The cache of the view fills up to its bound, by default more than all runs here need: with
-    // the least that there may be, growth is growth.
+    // What is kept of runs in memory (the cache of the view, the indexes of the current segments of
+    // journal and records) fills up to its bound, by default after far more runs than there are
+    // here: with bounds that the warm-up reaches, growth is growth.
     let settings = [
         ("FAREBOX_LOG__FILTER", "warn"),
         ("FAREBOX_LEDGER__VIEW_CACHE_BYTES", "1048576"),
+        ("FAREBOX_LEDGER__SEGMENT_BYTES", "131072"),
+        ("FAREBOX_RECORDS__SEGMENT_BYTES", "131072"),
+        ("FAREBOX_RECORDS__INDEX_MAX", "100"),
     ];
     let mut server = Server::start(&world, dir.path(), &settings);
     let token = server.tenant("acme");

@@ -150,7 +150,6 @@ pub(super) fn create(dir: &Path, number: u64) -> io::Result<Segment> {
         path,
         bytes: 0,
         newest_us: 0,
-        ids: Vec::new(),
     })
 }
 
@@ -170,7 +169,6 @@ pub(super) fn read_all(dir: &Path, options: &Options) -> Result<Index, RecordsEr
             path: path.clone(),
             bytes: 0,
             newest_us: 0,
-            ids: Vec::new(),
         };
         index.segments.insert(number, segment);
         let mut offset = 0;

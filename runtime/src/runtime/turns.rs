@@ -2,9 +2,10 @@
 //! not for each sandbox.
 //!
 //! To make one takes the platform's own time on the CPU. Made all at once, a crowd's would hold up
-//! everyone's, and what runs already.
+//! everyone's, and what runs already. A name of which none is being made does not wait for the
+//! crowd's either: as many places again are kept for such.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -12,12 +13,15 @@ use tokio::sync::oneshot;
 /// Who is being served and who waits.
 #[derive(Debug)]
 pub(super) struct Turns {
+    /// How many at a time when one name has them all; twice as many in all.
+    count: usize,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    free: usize,
+    /// How many are being made for each name; none is zero.
+    served: HashMap<String, usize>,
     /// Names with someone waiting, in the order in which they are served.
     waiting: VecDeque<(String, VecDeque<oneshot::Sender<Turn>>)>,
 }
@@ -26,17 +30,52 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Turn {
     /// None when there was nobody to take it.
-    turns: Option<Arc<Turns>>,
+    of: Option<(Arc<Turns>, String)>,
+}
+
+impl State {
+    /// Whether another may be made for this name now; counts it if so.
+    fn admit(&mut self, name: &str, count: usize) -> bool {
+        let all: usize = self.served.values().sum();
+        let lone = !self.served.contains_key(name);
+        let admitted = all < count || (lone && all < count.saturating_mul(2));
+        if admitted {
+            *self.served.entry(name.to_owned()).or_default() += 1;
+        }
+        admitted
+    }
+
+    fn release(&mut self, name: &str) {
+        if let Some(served) = self.served.get_mut(name) {
+            *served -= 1;
+            if *served == 0 {
+                self.served.remove(name);
+            }
+        }
+    }
+
+    /// The first in the line who may be served; its name goes to the end.
+    fn next(&mut self, count: usize) -> Option<(String, oneshot::Sender<Turn>)> {
+        let mut line = 0..self.waiting.len();
+        let at = line.find(|at| {
+            let name = self.waiting.get(*at).map(|(name, _)| name.clone());
+            name.is_some_and(|name| self.admit(&name, count))
+        })?;
+        let (name, mut queue) = self.waiting.remove(at)?;
+        let next = queue.pop_front()?;
+        if !queue.is_empty() {
+            self.waiting.push_back((name.clone(), queue));
+        }
+        Some((name, next))
+    }
 }
 
 impl Turns {
-    /// At most `count` at a time.
+    /// At most `count` at a time for one name, and twice as many for all.
     pub(super) fn new(count: usize) -> Turns {
         Turns {
-            state: Mutex::new(State {
-                free: count,
-                waiting: VecDeque::new(),
-            }),
+            count,
+            state: Mutex::default(),
         }
     }
 
@@ -45,11 +84,8 @@ impl Turns {
     pub(super) async fn take(self: &Arc<Turns>, name: &str) -> Turn {
         let turn = {
             let mut state = self.state();
-            if state.free > 0 {
-                state.free -= 1;
-                return Turn {
-                    turns: Some(Arc::clone(self)),
-                };
+            if state.admit(name, self.count) {
+                return self.turn(name.to_owned());
             }
             let (serve, turn) = oneshot::channel();
             match state.waiting.iter_mut().find(|(of, _)| of == name) {
@@ -61,41 +97,38 @@ impl Turns {
             turn
         };
         // The sender is held until it has sent.
-        turn.await.unwrap_or(Turn { turns: None })
+        turn.await.unwrap_or(Turn { of: None })
+    }
+
+    fn turn(self: &Arc<Turns>, name: String) -> Turn {
+        Turn {
+            of: Some((Arc::clone(self), name)),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The next who waits, whose name goes to the end of the line; else one is free.
-    fn next(&self) -> Option<oneshot::Sender<Turn>> {
-        let mut state = self.state();
-        let Some((name, mut queue)) = state.waiting.pop_front() else {
-            state.free += 1;
-            return None;
-        };
-        let next = queue.pop_front();
-        if !queue.is_empty() {
-            state.waiting.push_back((name, queue));
-        }
-        next
-    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(turns) = self.turns.take() else {
+        let Some((turns, name)) = self.of.take() else {
             return;
         };
-        while let Some(next) = turns.next() {
-            let turn = Turn {
-                turns: Some(Arc::clone(&turns)),
+        turns.state().release(&name);
+        loop {
+            let Some((name, next)) = turns.state().next(turns.count) else {
+                return;
             };
-            match next.send(turn) {
+            match next.send(turns.turn(name)) {
                 Ok(()) => return,
                 // Given up: the one after it.
-                Err(mut turn) => turn.turns = None,
+                Err(mut turn) => {
+                    if let Some((turns, name)) = turn.of.take() {
+                        turns.state().release(&name);
+                    }
+                }
             }
         }
     }
@@ -109,15 +142,14 @@ mod tests {
 
     use super::*;
 
-    async fn is_free(turns: &Arc<Turns>) -> bool {
-        let none = Duration::ZERO;
-        timeout(none, turns.take("another")).await.is_ok()
+    async fn is_free(turns: &Arc<Turns>, name: &str) -> bool {
+        timeout(Duration::ZERO, turns.take(name)).await.is_ok()
     }
 
     #[tokio::test]
     async fn names_are_served_in_turn_however_many_each_has_waiting() {
         let turns = Arc::new(Turns::new(1));
-        let first = turns.take("crowd").await;
+        let (first, _other) = (turns.take("crowd").await, turns.take("other").await);
         let served = Arc::new(Mutex::new(Vec::new()));
         let mut waiting = Vec::new();
         for name in ["crowd", "crowd", "crowd", "lone"] {
@@ -134,13 +166,28 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(*served.lock().unwrap(), ["crowd", "lone", "crowd", "crowd"]);
-        assert!(is_free(&turns).await);
+        assert!(is_free(&turns, "another").await);
+    }
+
+    #[tokio::test]
+    async fn a_name_with_none_in_the_making_waits_for_no_crowd_up_to_twice_as_many() {
+        let turns = Arc::new(Turns::new(2));
+        let crowd = [turns.take("crowd").await, turns.take("crowd").await];
+        assert!(!is_free(&turns, "crowd").await);
+        let lone = turns.take("first").await;
+        assert!(!is_free(&turns, "first").await);
+        let _second = turns.take("second").await;
+        assert!(!is_free(&turns, "third").await);
+        drop(lone);
+        assert!(is_free(&turns, "third").await);
+        drop(crowd);
+        assert!(is_free(&turns, "crowd").await);
     }
 
     #[tokio::test]
     async fn turn_of_one_who_has_gone_is_the_next_ones() {
         let turns = Arc::new(Turns::new(1));
-        let first = turns.take("a").await;
+        let (first, _other) = (turns.take("a").await, turns.take("other").await);
         let gone = tokio::spawn({
             let turns = Arc::clone(&turns);
             async move { drop(turns.take("b").await) }
@@ -158,8 +205,8 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
-        assert!(!is_free(&turns).await);
+        assert!(!is_free(&turns, "another").await);
         drop(turn);
-        assert!(is_free(&turns).await);
+        assert!(is_free(&turns, "another").await);
     }
 }
