@@ -18,7 +18,7 @@ use crate::limits::Limits;
 
 pub use layers::{ConfigError, ConfigFault, Layers, Source};
 pub(crate) use sections::{
-    Budgets, Disk, Exports, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Proof,
+    Budgets, Disk, Exports, Idempotency, Images, Launcher, LimitFloors, Log, Machine, Pool, Proof,
     Records, Request, Sandbox, Server, Tenants, Tokens, Webhooks,
 };
 pub(crate) use tiers::Tier;
@@ -38,6 +38,8 @@ pub struct Config {
     pub machine: Machine,
     /// Bounds on one execution request.
     pub request: Request,
+    /// Sandboxes made ahead.
+    pub pool: Pool,
     /// What stays of sandboxes whose runs failed.
     pub sandbox: Sandbox,
     /// Where images are and which are the defaults.
@@ -79,6 +81,7 @@ struct Sections {
     tenants: Tenants,
     machine: Machine,
     request: Request,
+    pool: Pool,
     sandbox: Sandbox,
     images: Images,
     limits: LimitFloors,
@@ -130,6 +133,7 @@ impl Config {
             tenants: sections.tenants,
             machine: sections.machine,
             request: sections.request,
+            pool: sections.pool,
             sandbox: sections.sandbox,
             images: sections.images,
             limits: sections.limits,
@@ -204,6 +208,10 @@ impl Config {
             start_ms: self.launcher.start_ms,
             put_ms: self.launcher.put_ms,
             end_ms: self.launcher.end_ms,
+            pool: runtime::PoolOptions {
+                max: self.pool.max,
+                age_ms: self.pool.age_s.saturating_mul(1_000),
+            },
         }
     }
 
@@ -275,7 +283,7 @@ impl Config {
 }
 
 /// Numbers that switch something off when they are zero, which nobody can want.
-const BOUNDS_ABOVE_ZERO: [&str; 50] = [
+const BOUNDS_ABOVE_ZERO: [&str; 51] = [
     "server.connections_max",
     "server.backlog",
     "server.body_max_bytes",
@@ -302,6 +310,7 @@ const BOUNDS_ABOVE_ZERO: [&str; 50] = [
     "machine.async_queue_per_tenant",
     "machine.async_queue_max",
     "sandbox.keep_per_tenant_max",
+    "pool.age_s",
     "records.bytes_max",
     "records.segment_bytes",
     "records.index_max",

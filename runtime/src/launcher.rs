@@ -15,7 +15,7 @@ mod images;
 pub(crate) mod kernel;
 pub(crate) mod root;
 mod serve;
-mod slots;
+pub(crate) mod slots;
 mod spawn;
 pub(crate) mod state;
 pub(crate) mod step;

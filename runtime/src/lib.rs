@@ -22,6 +22,7 @@ mod outcome;
 mod output;
 mod posture;
 mod reader;
+mod runner;
 mod runtime;
 mod sandbox;
 mod seccomp;
@@ -41,7 +42,8 @@ pub use crate::launcher::{LauncherHandle, SpawnError, launcher_main, spawn};
 pub use crate::measured::Measured;
 pub use crate::outcome::{Clock, EndedBy, Outcome};
 pub use crate::output::{Captured, OutputSink, Stream};
-pub use crate::runtime::{Final, Options, Runtime};
+pub use crate::runner::Interpreter;
+pub use crate::runtime::{Final, Options, PoolOptions, Runtime};
 pub use crate::sandbox::{Report, Sandbox};
 pub use crate::spec::{
     Digest, File, Limits, Network, ParseIdError, Process, SandboxId, SandboxSpec,

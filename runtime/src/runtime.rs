@@ -14,13 +14,17 @@ use crate::wire::{self, WireImage};
 
 pub(crate) mod channel;
 pub(crate) mod live;
+mod open;
 mod options;
+mod pool;
 mod ready;
 pub(crate) mod shares;
 mod turns;
+mod warm;
 
 use self::live::Live;
 pub use self::options::Options;
+pub use self::pool::PoolOptions;
 
 /// What the shim of an earlier server wrote down about a sandbox whose end no server saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +165,16 @@ impl Runtime {
             Backend::Live(live) => live.used_cpu_us(),
             #[cfg(feature = "fake")]
             Backend::Fake(fake) => Ok(fake.used_cpu_us()),
+        }
+    }
+
+    /// How many sandboxes that were made ahead stand ready.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        match &self.backend {
+            Backend::Live(live) => live.ready_ahead(),
+            #[cfg(feature = "fake")]
+            Backend::Fake(_) => 0,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::output::{Captured, OutputSink};
 use crate::spec::{File, Process, SandboxId};
 
 pub(crate) mod live;
-mod pump;
+pub(crate) mod pump;
 
 use self::live::LiveSandbox;
 
@@ -78,6 +78,16 @@ impl Sandbox {
             Inner::Live(live) => live.id(),
             #[cfg(feature = "fake")]
             Inner::Fake(fake) => fake.id(),
+        }
+    }
+
+    /// Whether it was made ahead, rather than for whoever opened it.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        match &self.inner {
+            Inner::Live(live) => live.is_warm(),
+            #[cfg(feature = "fake")]
+            Inner::Fake(_) => false,
         }
     }
 

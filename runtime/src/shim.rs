@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! fork -> mounts, time -> group -> container library -> limits -> Ready -> idle --Go--> running
-//!   any step fails: Failed -> clean up                                      |             |
+//!   any step fails: Failed -> clean up                              Claim: new limits     |
 //!                                                                           v             v
 //!   Finish, Wall, Cpu, Oom, InitDied, ServerGone:                           +---> end <---+
 //!   killed -> empty -> counters -> Ended -> clean up -> settled, or the final file
@@ -14,12 +14,14 @@
 //! code. When it dies, init dies with it (parent-death signal), and the launcher sweeps its groups.
 
 mod autopsy;
+mod claim;
 mod container;
 mod deadline;
 mod keep;
 mod mounts;
 mod watch;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -33,13 +35,12 @@ use self::watch::Sandbox;
 use crate::cgroup::{Group, Home, Meter, Version};
 use crate::clock;
 use crate::disk::Template;
-use crate::launcher::root::TOLD;
 use crate::launcher::step::{During, Failed, log};
 use crate::launcher::{cpus, kernel};
 use crate::oci::{self, Posture};
 use crate::posture::Expected;
 use crate::seccomp::Program;
-use crate::truth::{self, Cpu, Share};
+use crate::truth::Cpu;
 use crate::wire::{self, DiskClass, FRAME_MAX, FromShim, Handle, Id, WireLimits, WireNetwork};
 
 /// How long the container library may take to make a sandbox, in seconds, before the shim is
@@ -63,6 +64,8 @@ pub(crate) struct Host<'a> {
     pub(crate) cpu: &'a Cpu,
     /// Longest that files may be kept, in s, whatever the server asks.
     pub(crate) keep_s_max: u32,
+    /// No sandbox may have more, whatever the server asks.
+    pub(crate) maxima: &'a WireLimits,
 }
 
 /// One sandbox to be made.
@@ -110,15 +113,20 @@ pub(crate) fn run(host: &Host<'_>, job: &Job<'_>, sockets: Sockets) -> u8 {
         Ok(sandbox) => watch::run(host, &sandbox),
         Err(failed) => {
             log(&job.name, &failed.to_string());
-            let frame = FromShim::Failed {
-                step: wire::clip(&failed.step),
-                reason: wire::clip(&failed.source.to_string()),
-            };
+            let frame = told_failed(&failed);
             // The server may be gone; the log has it.
             drop(wire::send(server.as_fd(), &frame, FRAME_MAX, &[]));
             // What was made so far is the launcher's to sweep; usually that is nothing.
             u8::from(host.home.remove(&job.name).is_err())
         }
+    }
+}
+
+/// What the server is told of a step that failed.
+fn told_failed(failed: &Failed) -> FromShim {
+    FromShim::Failed {
+        step: wire::clip(&failed.step),
+        reason: wire::clip(&failed.source.to_string()),
     }
 }
 
@@ -131,7 +139,7 @@ fn make<'a>(
 ) -> Result<Sandbox<'a>, Failed> {
     become_shim(host)?;
     let disk = mounts::make(job)?;
-    tell(host, job).during("tell the sandbox what it has")?;
+    let told = claim::tell(host.cpu, job).during("tell the sandbox what it has")?;
     begin_time().during("begin the sandbox's time")?;
     let group = host
         .home
@@ -152,12 +160,11 @@ fn make<'a>(
         server.as_raw_fd(),
         init.as_raw_fd(),
         host.final_dir.as_raw_fd(),
-    ];
-    kept.extend([
         disk.as_raw_fd(),
         memory_events.as_raw_fd(),
         job.userns.as_raw_fd(),
-    ]);
+    ];
+    kept.extend(told.descriptors());
     kept.extend(
         group
             .descriptors()
@@ -189,6 +196,9 @@ fn make<'a>(
         memory_events,
         disk,
         userns: job.userns,
+        told,
+        limits: Cell::new(job.limits),
+        cpus: job.cpus,
         expected: Expected {
             uid_first: job.uid_first,
             group: &job.group,
@@ -209,16 +219,6 @@ fn become_shim(host: &Host<'_>) -> Result<(), Failed> {
         return Err(Failed::because("start", "the launcher is gone"));
     }
     SigSet::empty().thread_set_mask().during("unblock signals")
-}
-
-/// Writes what the sandbox will find in its `/proc`.
-fn tell(host: &Host<'_>, job: &Job<'_>) -> std::io::Result<()> {
-    let share = Share {
-        cpus: job.cpus.len(),
-        memory_bytes: job.limits.memory_bytes,
-        since_s: clock::wall_s(),
-    };
-    truth::Files::make(TOLD)?.write(host.cpu, share)
 }
 
 /// Puts what this process forks from now on into a time namespace in which the machine has just

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::runner::Interpreter;
+
 /// Identity of a sandbox: 16 time-ordered bytes; its text form is `sbx_` and 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SandboxId(pub [u8; 16]);
@@ -169,6 +171,8 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// What it may reach.
     pub network: Network,
+    /// The interpreter that the command begins with: a sandbox made ahead has it waiting.
+    pub interpreter: Option<Interpreter>,
 }
 
 /// A file to be laid into `/workspace` before the run.

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions, read_to_string};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// The entries of `/proc` that are replaced.
@@ -169,6 +170,11 @@ impl Files {
         options.write(true).create_new(true).mode(0o444);
         let made = FILES.map(|name| options.open(format!("{dir}/{name}")));
         made.into_iter().collect::<io::Result<_>>().map(Files)
+    }
+
+    /// Every descriptor that is held.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().map(AsRawFd::as_raw_fd)
     }
 
     /// Writes what a sandbox of this share is told, in place of what stands there: whoever has the

@@ -168,6 +168,7 @@ impl Bed {
             image: image.digest,
             limits: order.limits,
             network: Network::None,
+            interpreter: None,
         };
         let content = order.code.clone().into_bytes();
         let main = File {

@@ -99,6 +99,14 @@ pub struct Request {
     pub memory_headroom_bytes: u64,
 }
 
+/// `[pool]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    pub max: usize,
+    pub age_s: u64,
+}
+
 /// `[sandbox]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use runtime::Process;
+use runtime::{Interpreter, Process};
 
 use super::request::{Language, Program, Request};
 use super::{Job, Mode};
@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) id: [u8; 16],
     pub(crate) key: String,
     pub(crate) image: runtime::Digest,
+    /// What may have been started ahead for it.
+    pub(crate) interpreter: Option<Interpreter>,
     pub(crate) process: Process,
     pub(crate) files: Vec<runtime::File>,
     /// Effective, the disk's class included.
@@ -77,6 +79,7 @@ pub(crate) fn plan(app: &App, id: [u8; 16], job: Job) -> Result<Plan, ApiError> 
     };
     let mut files = request.files;
     let language = request.language.or_else(|| own_language(&image));
+    let interpreter = interpreter(&request.program, language, &image, &request.env);
     let argv = argv(request.program, language, &mut files)?;
     let process = Process {
         execution: id,
@@ -95,6 +98,7 @@ pub(crate) fn plan(app: &App, id: [u8; 16], job: Job) -> Result<Plan, ApiError> 
         id,
         key: job.key,
         image: image.digest,
+        interpreter,
         process,
         files,
         limits,
@@ -183,6 +187,27 @@ fn own_language(image: &ImageInfo) -> Option<Language> {
         .languages
         .first()
         .and_then(|name| Language::from_name(name))
+}
+
+/// What an interpreter or its loader reads of the environment when it is started.
+const READ_AT_START: [&str; 7] = ["PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "PATH"];
+
+/// The interpreter that may be waiting for the program: it was started in the image's environment.
+fn interpreter(
+    program: &Program,
+    language: Option<Language>,
+    image: &ImageInfo,
+    own: &[(String, String)],
+) -> Option<Interpreter> {
+    let read = |(name, _): &(String, String)| READ_AT_START.iter().any(|of| name.starts_with(of));
+    match (program, language) {
+        (Program::Code { .. }, Some(Language::Python)) if !own.iter().any(read) => {
+            Some(Interpreter::Python {
+                env: environment(image, Vec::new()),
+            })
+        }
+        _ => None,
+    }
 }
 
 /// The command line; code becomes a file beside the others.

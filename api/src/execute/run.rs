@@ -46,7 +46,7 @@ pub(super) enum End {
 pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &Arc<Flight>) -> Ran {
     // Without random bytes the id is all zeros, and the runtime refuses the second sandbox of that
     // name.
-    let sandbox = SandboxId(ids::new(&app.clock).unwrap_or_default());
+    let mut sandbox = SandboxId(ids::new(&app.clock).unwrap_or_default());
     let granted = admission.held.granted;
     let limits = Limits {
         wall_ms: granted.wall_ms,
@@ -57,10 +57,10 @@ pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &A
     let execution = plan.id;
     let mut record = plan.record.clone();
     record.limits = Some(limits);
-    let end = match start(app, plan, (sandbox, limits), reduced, flight).await {
-        Ok((report, started_us)) => {
-            record.start = Some(Start::Cold);
-            record.started_at = Some(rfc3339(started_us));
+    let end = match start(app, plan, (&mut sandbox, limits), reduced, flight).await {
+        Ok((report, started)) => {
+            record.start = Some(started.how);
+            record.started_at = Some(rfc3339(started.at_us));
             match report.outcome {
                 runtime::Outcome::StartFailed { .. } => {
                     End::NotStarted(Outcome::from(&report.outcome))
@@ -80,22 +80,30 @@ pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &A
     }
 }
 
-/// Opens a sandbox, lays the files, runs the process.
+/// How and when the process was started.
+struct Started {
+    how: Start,
+    at_us: i64,
+}
+
+/// Opens a sandbox, which may have another id, lays the files, runs the process.
 async fn start(
     app: &App,
     plan: Plan,
-    (id, limits): (SandboxId, Limits),
+    (id, limits): (&mut SandboxId, Limits),
     reduced: bool,
     flight: &Arc<Flight>,
-) -> Result<(Report, i64), StartError> {
+) -> Result<(Report, Started), StartError> {
     let spec = SandboxSpec {
-        id,
+        id: *id,
         owner: plan.record.tenant,
         image: plan.image,
         limits: limits.to_runtime(),
         network: Network::None,
+        interpreter: plan.interpreter,
     };
     let mut sandbox = open(app, &spec).await?;
+    *id = sandbox.id();
     if let Err(error) = sandbox.put(&plan.files).await {
         sandbox.discard().await;
         return Err(error);
@@ -104,19 +112,25 @@ async fn start(
     process.wall_ms = limits.wall_ms;
     process.cpu_ms = limits.cpu_ms;
     process.reduced = reduced;
-    let started_us = app.clock.wall_us();
-    let started = rfc3339(started_us);
+    let started = Started {
+        how: if sandbox.is_warm() {
+            Start::Warm
+        } else {
+            Start::Cold
+        },
+        at_us: app.clock.wall_us(),
+    };
     flight.advance(crate::live::Phase::Running, |record| {
         record.limits = Some(limits);
-        record.start = Some(Start::Cold);
-        record.started_at = Some(started);
+        record.start = Some(started.how);
+        record.started_at = Some(rfc3339(started.at_us));
     });
     let follower = Arc::clone(flight);
     let sink: OutputSink = Box::new(move |stream, bytes| follower.output(stream, bytes));
     let report = sandbox
         .run(process, Some(sink), flight.cancel_signal())
         .await;
-    Ok((report, started_us))
+    Ok((report, started))
 }
 
 /// Opens a sandbox; files that are kept give way to it, the oldest first.

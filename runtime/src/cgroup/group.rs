@@ -33,6 +33,9 @@ const DEVICES: [&str; 8] = [
     "c 136:* rw",
 ];
 
+/// On v1 memory may never be more than memory with swap: the latter grows first.
+struct SwapFirst(bool);
+
 /// One sandbox's group, or the platform's, in every hierarchy.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -76,24 +79,40 @@ impl Group {
             .try_for_each(|part| write_file(part.dir.as_fd(), file, "0"))
     }
 
-    /// Sets every limit, and on v1 the devices.
+    /// Sets every limit of a new group, and on v1 the devices.
     pub(crate) fn limit(&self, limits: &WireLimits) -> Result<(), Failed> {
+        self.set_limits(limits, SwapFirst(false))?;
+        if self.version == Version::V2 {
+            return Ok(());
+        }
+        self.set("devices", "devices.deny", "a")?;
+        DEVICES
+            .iter()
+            .try_for_each(|rule| self.set("devices", "devices.allow", rule))
+    }
+
+    /// Replaces the limits `from` by others.
+    pub(crate) fn limit_anew(&self, from: &WireLimits, to: &WireLimits) -> Result<(), Failed> {
+        self.set_limits(to, SwapFirst(to.memory_bytes > from.memory_bytes))
+    }
+
+    fn set_limits(&self, limits: &WireLimits, swap: SwapFirst) -> Result<(), Failed> {
         let memory = limits.memory_bytes.to_string();
         let quota = (u64::from(limits.cpu_millis) * PERIOD_US / 1000).to_string();
         let pids = limits.pids.to_string();
         match self.version {
             Version::V1 => {
+                let with_swap = "memory.memsw.limit_in_bytes";
+                if swap.0 {
+                    self.set_if_there("memory", with_swap, &memory)?;
+                }
                 self.set("memory", "memory.limit_in_bytes", &memory)?;
-                self.set_if_there("memory", "memory.memsw.limit_in_bytes", &memory)?;
+                self.set_if_there("memory", with_swap, &memory)?;
                 let sockets = (limits.memory_bytes / SOCKETS_SHARE).to_string();
                 self.set_if_there("memory", "memory.kmem.tcp.limit_in_bytes", &sockets)?;
                 self.set("cpu", "cpu.cfs_period_us", &PERIOD_US.to_string())?;
                 self.set("cpu", "cpu.cfs_quota_us", &quota)?;
-                self.set("pids", "pids.max", &pids)?;
-                self.set("devices", "devices.deny", "a")?;
-                DEVICES
-                    .iter()
-                    .try_for_each(|rule| self.set("devices", "devices.allow", rule))
+                self.set("pids", "pids.max", &pids)
             }
             Version::V2 => {
                 self.set("memory", "memory.max", &memory)?;

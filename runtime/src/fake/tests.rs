@@ -24,6 +24,7 @@ fn spec(n: u8) -> SandboxSpec {
         image: Digest([0; 32]),
         limits,
         network: Network::None,
+        interpreter: None,
     }
 }
 

@@ -31,6 +31,12 @@ pub(crate) fn pin(process: Pid, cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(process, &set)?)
 }
 
+/// How many CPUs a share rounds up to, where the machine has as many.
+pub(crate) fn count(cpu_millis: u32) -> usize {
+    let count = cpu_millis.div_ceil(WHOLE).max(1);
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
 /// Chooses CPUs for a share: the least `promised` of those that are `allowed`, in ascending order.
 ///
 /// Of equals, one from `turn` on comes first, so that not everything begins on the first CPU.
@@ -40,13 +46,12 @@ pub(super) fn choose(
     promised: &BTreeMap<usize, u32>,
     turn: u32,
 ) -> Vec<usize> {
-    let count = usize::try_from(cpu_millis.div_ceil(WHOLE)).unwrap_or(usize::MAX);
     let first = usize::try_from(turn).unwrap_or(0) % allowed.len().max(1);
     let (before, from) = allowed.split_at(first);
     let mut order: Vec<usize> = from.iter().chain(before).copied().collect();
     // Stable: equals keep their turn.
     order.sort_by_key(|cpu| promised.get(cpu).copied().unwrap_or(0));
-    order.truncate(count.max(1));
+    order.truncate(count(cpu_millis));
     order.sort_unstable();
     order
 }

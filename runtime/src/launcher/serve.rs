@@ -224,6 +224,7 @@ impl Launcher {
             filter: &self.filter,
             cpu: &self.cpu,
             keep_s_max: self.config.keep_s_max,
+            maxima: &self.config.maxima,
         };
         match kernel::fork().map_err(|error| host(format!("cannot fork a shim: {error}")))? {
             ForkResult::Child => kernel::exit_now(shim::run(&host_side, &job, sockets)),

@@ -148,7 +148,8 @@ const LEAST: WireLimits = WireLimits {
     open_files: 16,
 };
 
-fn check_limits(asked: &WireLimits, maxima: &WireLimits) -> Result<(), Refusal> {
+/// Checks limits against what must be and what may be.
+pub(crate) fn check_limits(asked: &WireLimits, maxima: &WireLimits) -> Result<(), Refusal> {
     let checks = [
         (
             "cpu_millis",

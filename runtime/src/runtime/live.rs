@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,20 +14,16 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::channel::Channel;
-use super::ready::ready;
 use super::shares::Shares;
 use super::turns::Turns;
+use super::warm::Ahead;
 use super::{Final, Options};
-use crate::cgroup::{CpuCounter, WEIGHT};
+use crate::cgroup::CpuCounter;
 use crate::clock::Monotonic;
 use crate::error::{Error, Fault, PostureError, StartError};
 use crate::launcher::LauncherHandle;
-use crate::sandbox::live::LiveSandbox;
 use crate::spec::{Digest, Network, SandboxId, SandboxSpec};
-use crate::wire::{
-    self, FRAME_MAX, FinalRecord, FromLauncher, INIT_FRAME_MAX, Id, Make, Refusal, ToLauncher,
-    ToShim, WireImage, WireLimits, WireNetwork,
-};
+use crate::wire::{self, FRAME_MAX, FinalRecord, FromLauncher, Id, Refusal, ToShim, WireImage};
 
 /// How long the launcher may take to say that it is up: an earlier one may hold the state for 10 s,
 /// and sweeping what it left takes as long again at most.
@@ -40,17 +35,19 @@ const DOWN: Duration = Duration::from_secs(30);
 /// Handle on the launcher; shared by the runtime and every sandbox.
 #[derive(Debug)]
 pub(crate) struct Live {
-    launcher: Channel,
+    pub(super) launcher: Channel,
     /// What all sandboxes have used, as the launcher has opened it.
     cpu: Option<CpuCounter>,
     child: Mutex<Option<Child>>,
     pub(crate) clock: Monotonic,
     pub(crate) options: Options,
     state: Mutex<State>,
-    shares: Arc<Shares>,
-    turns: Arc<Turns>,
+    pub(super) shares: Arc<Shares>,
+    pub(super) turns: Arc<Turns>,
+    /// What stands ready.
+    pub(super) ahead: Ahead,
     /// Told whenever `state` changes or the launcher goes.
-    changed: Notify,
+    pub(super) changed: Notify,
     healthy: AtomicBool,
 }
 
@@ -97,7 +94,8 @@ impl Live {
             cpu: cpu.map(|file| CpuCounter::new(File::from(file))),
             child: Mutex::new(Some(child)),
             clock: Monotonic::start(),
-            options,
+            ahead: Ahead::new(options.pool),
+            options: options.clone(),
             state: Mutex::default(),
             shares: Arc::default(),
             turns: Arc::new(Turns::new(at_once())),
@@ -105,6 +103,9 @@ impl Live {
             healthy: AtomicBool::new(true),
         });
         tokio::spawn(Arc::clone(&live).listen());
+        if options.pool.max > 0 {
+            tokio::spawn(Arc::clone(&live).tend());
+        }
         Ok(live)
     }
 
@@ -154,90 +155,17 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// No refusal is waited for any more.
+    pub(super) fn answered(&self, id: SandboxId) {
+        self.state().asked.remove(&id.0);
+    }
+
     pub(crate) fn healthy(&self) -> bool {
         self.healthy.load(Ordering::SeqCst)
     }
 
-    /// Makes a sandbox, idle; `image` is its root.
-    pub(crate) async fn open(
-        self: &Arc<Live>,
-        spec: &SandboxSpec,
-        image: WireImage,
-    ) -> Result<LiveSandbox, StartError> {
-        if !self.healthy() {
-            return Err(StartError::LauncherGone);
-        }
-        if let Some(name) = spec.limits.zeros().first() {
-            return Err(StartError::Refused {
-                reason: format!("{name} is zero"),
-            });
-        }
-        let make = self.make(spec, image)?;
-        let server = |action| move |source| StartError::Server { action, source };
-        let (shim, shim_far) =
-            Channel::pair(FRAME_MAX).map_err(server("make the shim's socket"))?;
-        let (init, init_far) =
-            Channel::pair(INIT_FRAME_MAX).map_err(server("make init's socket"))?;
-        let turn = self.turns.take(&spec.owner).await;
-        let refused = self.ask(spec.id)?;
-        let share = self.shares.join(&spec.owner, spec.id.0);
-        let frame = ToLauncher::Make(Make {
-            weight: share.weight(),
-            ..make
-        });
-        let sent = self
-            .launcher
-            .send(&frame, &[shim_far.as_fd(), init_far.as_fd()])
-            .await;
-        if sent.is_err() {
-            self.give_up(spec.id);
-            return Err(StartError::LauncherGone);
-        }
-        drop((shim_far, init_far));
-        let limit_ms = self.options.start_ms;
-        let ready = timeout(
-            Duration::from_millis(limit_ms),
-            ready(&shim, &init, refused),
-        )
-        .await;
-        self.state().asked.remove(&spec.id.0);
-        match ready {
-            Ok(Ok(weight)) => {
-                drop(turn);
-                share.attach(weight);
-                let live = Arc::clone(self);
-                Ok(LiveSandbox::new(live, spec.clone(), share, shim, init))
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_elapsed) => Err(StartError::TimedOut {
-                step: "making the sandbox",
-                limit_ms,
-            }),
-        }
-    }
-
-    fn make(&self, spec: &SandboxSpec, image: WireImage) -> Result<Make, StartError> {
-        let limits = &spec.limits;
-        let disk_class = self.options.disk_class(limits)?;
-        Ok(Make {
-            sandbox: spec.id.0,
-            image,
-            disk_class,
-            limits: WireLimits {
-                cpu_millis: limits.cpu_millis,
-                memory_bytes: limits.memory_bytes,
-                pids: limits.pids,
-                open_files: limits.open_files,
-            },
-            weight: WEIGHT,
-            network: match spec.network {
-                crate::spec::Network::None => WireNetwork::None,
-            },
-        })
-    }
-
     /// Notes that a sandbox is asked for; answers where a refusal will come.
-    fn ask(&self, id: SandboxId) -> Result<oneshot::Receiver<Refusal>, StartError> {
+    pub(super) fn ask(&self, id: SandboxId) -> Result<oneshot::Receiver<Refusal>, StartError> {
         let (refuse, refused) = oneshot::channel();
         let mut state = self.state();
         if !state.slots.insert(id.0) {
@@ -249,7 +177,8 @@ impl Live {
         Ok(refused)
     }
 
-    fn give_up(&self, id: SandboxId) {
+    /// Takes back what [`Live::ask`] noted.
+    pub(super) fn give_up(&self, id: SandboxId) {
         let mut state = self.state();
         state.asked.remove(&id.0);
         state.slots.remove(&id.0);
@@ -370,6 +299,7 @@ impl Live {
             image: Digest([0; 32]),
             limits: self.options.least(),
             network: Network::None,
+            interpreter: None,
         };
         let sandbox = self.open(&spec, WireImage::Empty).await;
         let sandbox = sandbox.map_err(|source| PostureError::Start { source })?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::pool::PoolOptions;
 use crate::error::StartError;
 use crate::spec::Limits;
 use crate::wire::DiskClass;
@@ -20,6 +21,8 @@ pub struct Options {
     pub put_ms: u64,
     /// How long ending a sandbox may take before it is given up for lost, in ms.
     pub end_ms: u64,
+    /// Sandboxes made ahead.
+    pub pool: PoolOptions,
 }
 
 impl Options {
@@ -104,6 +107,7 @@ mod tests {
             start_ms: 1,
             put_ms: 1,
             end_ms: 1,
+            pool: PoolOptions { max: 0, age_ms: 1 },
         };
         let effective = |bytes, inodes| {
             let found = options.effective(&limits(bytes, inodes));

@@ -19,13 +19,14 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::Report;
-use super::pump::{Ends, Pump};
+use super::pump::{Ends, Pipes, Pump};
 use crate::autopsy::Autopsy;
 use crate::error::StartError;
 use crate::kept::{Kept, LiveKept};
 use crate::measured::Measured;
 use crate::outcome::{EndedBy, Evidence, Outcome, decide};
 use crate::output::OutputSink;
+use crate::runner;
 use crate::runtime::channel::Channel;
 use crate::runtime::live::{Live, tame};
 use crate::runtime::shares::Part;
@@ -46,6 +47,9 @@ pub(crate) struct LiveSandbox {
     /// `None` once the sandbox has been ended or handed on.
     shim: Option<Channel>,
     init: Channel,
+    is_warm: bool,
+    /// Where an interpreter waits that was started ahead.
+    waiting: Option<Pipes>,
 }
 
 impl LiveSandbox {
@@ -62,7 +66,20 @@ impl LiveSandbox {
             _share: share,
             shim: Some(shim),
             init,
+            is_warm: false,
+            waiting: None,
         }
+    }
+
+    /// This one was made ahead, perhaps with an interpreter that waits.
+    pub(crate) fn warm(mut self, waiting: Option<Pipes>) -> LiveSandbox {
+        self.is_warm = true;
+        self.waiting = waiting;
+        self
+    }
+
+    pub(crate) fn is_warm(&self) -> bool {
+        self.is_warm
     }
 
     pub(crate) fn id(&self) -> SandboxId {
@@ -132,7 +149,7 @@ impl LiveSandbox {
         let Some(shim) = self.shim.take() else {
             return failed("the sandbox has ended".to_owned(), started_us);
         };
-        let (pump, ends) = match Pump::new(&process, sink) {
+        let (pump, ends) = match self.pump(&process, sink) {
             Ok(made) => made,
             Err(error) => {
                 self.shim = Some(shim);
@@ -214,8 +231,30 @@ impl LiveSandbox {
         kept.ok().map(Kept::live)
     }
 
-    /// Starts the clocks and the process, in one moment.
-    async fn go(&self, shim: &Channel, process: &Process, ends: Ends) -> Result<(), String> {
+    /// What moves the process's input and output, and the process's ends unless it has them.
+    fn pump(
+        &mut self,
+        process: &Process,
+        sink: Option<OutputSink>,
+    ) -> std::io::Result<(Pump, Option<Ends>)> {
+        let most = process.output_bytes;
+        if let Some(pipes) = self.waiting.take() {
+            let input = runner::input(process, self.spec.limits.open_files)?;
+            return Ok((Pump::new(pipes, input, most, sink)?, None));
+        }
+        let (pipes, ends) = Pipes::new()?;
+        let pump = Pump::new(pipes, process.stdin.clone(), most, sink)?;
+        Ok((pump, Some(ends)))
+    }
+
+    /// Starts the clocks and the process, in one moment. An interpreter that waits begins when it
+    /// gets its input, which is after it.
+    async fn go(
+        &self,
+        shim: &Channel,
+        process: &Process,
+        ends: Option<Ends>,
+    ) -> Result<(), String> {
         let go = ToShim::Go(Go {
             execution: process.execution,
             wall_us: process.wall_ms.saturating_mul(1000),
@@ -229,10 +268,12 @@ impl LiveSandbox {
             cwd: process.cwd.clone(),
             open_files: self.spec.limits.open_files,
         });
-        let descriptors = [ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
-        // Init first: if the command does not fit into its frame, the shim has not begun.
-        let started = self.init.send(&start, &descriptors).await;
-        started.map_err(|error| format!("cannot hand the command to init: {error}"))?;
+        if let Some(ends) = ends {
+            let descriptors = [ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
+            // Init first: if the command does not fit into its frame, the shim has not begun.
+            let started = self.init.send(&start, &descriptors).await;
+            started.map_err(|error| format!("cannot hand the command to init: {error}"))?;
+        }
         shim.send(&go, &[])
             .await
             .map_err(|error| format!("cannot start the clocks: {error}"))

@@ -11,7 +11,6 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::output::{Captured, OutputSink, Stream};
-use crate::spec::Process;
 
 /// How much is read at once: what a pipe holds.
 const BUFFER: usize = 64 * 1024;
@@ -23,10 +22,57 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// The process's ends of its pipes.
 #[derive(Debug)]
-pub(super) struct Ends {
-    pub(super) stdin: PipeReader,
-    pub(super) stdout: PipeWriter,
-    pub(super) stderr: PipeWriter,
+pub(crate) struct Ends {
+    pub(crate) stdin: PipeReader,
+    pub(crate) stdout: PipeWriter,
+    pub(crate) stderr: PipeWriter,
+}
+
+impl Pipes {
+    /// Makes three; must be called within a tokio runtime.
+    pub(crate) fn new() -> io::Result<(Pipes, Ends)> {
+        let (stdin, near_stdin) = pipe()?;
+        let (near_stdout, stdout) = pipe()?;
+        let (near_stderr, stderr) = pipe()?;
+        // They are the server's own, but what is named /dev/stdin and so on inside is opened again.
+        fchmod(stdin.as_raw_fd(), Mode::from_bits_truncate(0o644))?;
+        for end in [&stdout, &stderr] {
+            fchmod(end.as_raw_fd(), Mode::from_bits_truncate(0o622))?;
+        }
+        let pipes = Pipes {
+            stdin: near_stdin,
+            stdout: Receiver::from_owned_fd(OwnedFd::from(near_stdout))?,
+            stderr: Receiver::from_owned_fd(OwnedFd::from(near_stderr))?,
+        };
+        let ends = Ends {
+            stdin,
+            stdout,
+            stderr,
+        };
+        Ok((pipes, ends))
+    }
+
+    /// The next byte of the standard output; none at its end.
+    pub(crate) async fn first_byte(&self) -> Option<u8> {
+        let mut byte = [0];
+        loop {
+            self.stdout.readable().await.ok()?;
+            match self.stdout.try_read(&mut byte) {
+                Ok(0) => return None,
+                Ok(_) => return Some(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// The server's ends of pipes that are not used yet.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    stdin: PipeWriter,
+    stdout: Receiver,
+    stderr: Receiver,
 }
 
 /// The server's ends.
@@ -52,46 +98,32 @@ struct Output {
 }
 
 impl Pump {
-    /// Makes the pipes of `process`; must be called within a tokio runtime.
-    pub(super) fn new(process: &Process, sink: Option<OutputSink>) -> io::Result<(Pump, Ends)> {
-        let (stdin, near_stdin) = pipe()?;
-        let (near_stdout, stdout) = pipe()?;
-        let (near_stderr, stderr) = pipe()?;
-        // They are the server's own, but what is named /dev/stdin and so on inside is opened again.
-        fchmod(stdin.as_raw_fd(), Mode::from_bits_truncate(0o644))?;
-        for end in [&stdout, &stderr] {
-            fchmod(end.as_raw_fd(), Mode::from_bits_truncate(0o622))?;
-        }
-        let output = |near: PipeReader| -> io::Result<Output> {
-            let pipe = Some(Receiver::from_owned_fd(OwnedFd::from(near))?);
-            Ok(Output {
-                pipe,
-                captured: Captured::default(),
-                pause: None,
-            })
+    /// Moves `input` in, and out what comes; must be called within a tokio runtime.
+    pub(super) fn new(
+        pipes: Pipes,
+        input: Vec<u8>,
+        output_bytes: u64,
+        sink: Option<OutputSink>,
+    ) -> io::Result<Pump> {
+        let output = |pipe| Output {
+            pipe: Some(pipe),
+            captured: Captured::default(),
+            pause: None,
         };
         // Without input, closing the pipe is all that there is to do.
-        let near_stdin = (!process.stdin.is_empty()).then_some(near_stdin);
-        let near_stdin = near_stdin.map(|near| Sender::from_owned_fd(OwnedFd::from(near)));
-        let pump = Pump {
-            stdin: near_stdin.transpose()?,
-            input: process.stdin.clone(),
+        let stdin = (!input.is_empty()).then_some(pipes.stdin);
+        let stdin = stdin.map(|near| Sender::from_owned_fd(OwnedFd::from(near)));
+        Ok(Pump {
+            stdin: stdin.transpose()?,
+            input,
             written: 0,
-            stdout: output(near_stdout)?,
-            stderr: output(near_stderr)?,
+            stdout: output(pipes.stdout),
+            stderr: output(pipes.stderr),
             sink,
-            output_bytes: process.output_bytes,
+            output_bytes,
             is_ending: false,
             buffer: vec![0; BUFFER],
-        };
-        Ok((
-            pump,
-            Ends {
-                stdin,
-                stdout,
-                stderr,
-            },
-        ))
+        })
     }
 
     /// Whether there is anything left to read or write.
@@ -201,20 +233,9 @@ mod tests {
 
     use super::*;
 
-    fn process(stdin: &[u8]) -> Process {
-        Process {
-            execution: [0; 16],
-            argv: Vec::new(),
-            env: Vec::new(),
-            cwd: "/".to_owned(),
-            stdin: stdin.to_vec(),
-            wall_ms: 1,
-            cpu_ms: 1,
-            output_bytes: 10,
-            kill_on_output_limit: false,
-            reduced: false,
-            keep_s: 0,
-        }
+    fn pump(stdin: &[u8], sink: Option<OutputSink>) -> (Pump, Ends) {
+        let (pipes, ends) = Pipes::new().unwrap();
+        (Pump::new(pipes, stdin.to_vec(), 10, sink).unwrap(), ends)
     }
 
     #[tokio::test]
@@ -224,7 +245,7 @@ mod tests {
             let seen = Arc::clone(&seen);
             Box::new(move |_, bytes| *seen.lock().unwrap() += bytes.len())
         };
-        let (mut pump, mut ends) = Pump::new(&process(b""), Some(sink)).unwrap();
+        let (mut pump, mut ends) = pump(b"", Some(sink));
         let writer = std::thread::spawn(move || {
             ends.stderr.write_all(b"short").unwrap();
             ends.stdout.write_all(&vec![b'x'; 1_000_000]).unwrap();
@@ -246,7 +267,7 @@ mod tests {
     /// Without the pauses the reads would come one after the other.
     #[tokio::test]
     async fn output_past_the_limit_is_read_slowly() {
-        let (mut pump, mut ends) = Pump::new(&process(b""), None).unwrap();
+        let (mut pump, mut ends) = pump(b"", None);
         let clock = crate::clock::Monotonic::start();
         for _ in 0..10 {
             ends.stdout.write_all(&[b'x'; 100]).unwrap();
@@ -265,7 +286,7 @@ mod tests {
         let input: Vec<u8> = (0..500_000)
             .map(|n| u8::try_from(n % 251).unwrap())
             .collect();
-        let (mut pump, ends) = Pump::new(&process(&input), None).unwrap();
+        let (mut pump, ends) = pump(&input, None);
         let Ends {
             mut stdin,
             stdout,
@@ -285,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_reads_no_input_is_not_waited_for() {
-        let (mut pump, ends) = Pump::new(&process(&vec![0; 500_000]), None).unwrap();
+        let (mut pump, ends) = pump(&vec![0; 500_000], None);
         drop(ends);
         while pump.is_open() {
             pump.turn().await;
@@ -295,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_that_someone_holds_open_is_given_up_after_the_limit() {
-        let (mut pump, mut ends) = Pump::new(&process(b""), None).unwrap();
+        let (mut pump, mut ends) = pump(b"", None);
         ends.stdout.write_all(b"last").unwrap();
         pump.rest(Duration::from_millis(50)).await;
         assert!(pump.is_open());

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::deadline::earliest_us;
 use super::keep::Reader;
-use super::{Host, autopsy};
+use super::{Host, autopsy, claim, told_failed};
 use crate::cgroup::{Group, Meter, Reading, Version};
 use crate::clock::Monotonic;
 use crate::disk;
@@ -23,8 +23,10 @@ use crate::launcher::kernel;
 use crate::launcher::state::write_final;
 use crate::launcher::step::log;
 use crate::posture::{self, Expected};
+use crate::truth::Files;
 use crate::wire::{
-    self, Autopsy, Ended, EndedBy, FRAME_MAX, FinalRecord, FromShim, Go, Id, ToShim, WireMeasured,
+    self, Autopsy, Ended, EndedBy, FRAME_MAX, FinalRecord, FromShim, Go, Id, ToShim, WireLimits,
+    WireMeasured,
 };
 
 /// How long the sandbox may take to empty before the answer goes out without proof, in us.
@@ -55,6 +57,12 @@ pub(super) struct Sandbox<'a> {
     pub(super) disk: OwnedFd,
     /// The slot's user namespace.
     pub(super) userns: &'a OwnedFd,
+    /// What it is told of its share.
+    pub(super) told: Files,
+    /// What it is held to now.
+    pub(super) limits: Cell<WireLimits>,
+    /// CPUs that it runs on.
+    pub(super) cpus: &'a [usize],
     /// What it must look like from outside.
     pub(super) expected: Expected<'a>,
 }
@@ -78,7 +86,7 @@ pub(super) fn run(host: &Host<'_>, sandbox: &Sandbox<'_>) -> u8 {
     };
     let mut running = None;
     let by = loop {
-        match watch.next(&mut running) {
+        match watch.next(host, &mut running) {
             Ok(Some(by)) => break by,
             Ok(None) => {}
             Err(error) => {
@@ -102,7 +110,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// Waits for the next event or deadline; answers what ends the sandbox, if that does.
-    fn next(&self, running: &mut Option<Running>) -> io::Result<Option<EndedBy>> {
+    fn next(&self, host: &Host<'_>, running: &mut Option<Running>) -> io::Result<Option<EndedBy>> {
         let sleep_us = match running {
             None => None,
             Some(running) => match self.left_us(running)? {
@@ -148,7 +156,11 @@ impl Watch<'_> {
         if init {
             return Ok(Some(EndedBy::InitDied));
         }
-        if server { self.obey(running) } else { Ok(None) }
+        if server {
+            self.obey(host, running)
+        } else {
+            Ok(None)
+        }
     }
 
     /// How long the execution may go on unwatched.
@@ -177,7 +189,7 @@ impl Watch<'_> {
     }
 
     /// Receives one frame of the server.
-    fn obey(&self, running: &mut Option<Running>) -> io::Result<Option<EndedBy>> {
+    fn obey(&self, host: &Host<'_>, running: &mut Option<Running>) -> io::Result<Option<EndedBy>> {
         match wire::recv::<ToShim>(self.sandbox.server.as_fd(), FRAME_MAX) {
             Ok(None) | Err(wire::WireError::Socket { .. }) => Ok(Some(EndedBy::ServerGone)),
             Ok(Some((ToShim::Finish { failed }, _))) => {
@@ -193,11 +205,19 @@ impl Watch<'_> {
                 });
                 Ok(None)
             }
+            Ok(Some((ToShim::Claim(limits), _))) if running.is_none() => {
+                match claim::claim(host, self.sandbox, &limits) {
+                    Ok(()) => Ok(self.answer(&FromShim::Claimed)),
+                    Err(failed) => {
+                        log(self.sandbox.name, &failed.to_string());
+                        self.answer(&told_failed(&failed));
+                        Ok(Some(EndedBy::Finish))
+                    }
+                }
+            }
             Ok(Some((ToShim::Inspect, _))) if running.is_none() => {
                 let deviations = posture::inspect(self.sandbox.init, &self.sandbox.expected);
-                let frame = FromShim::Inspected { deviations };
-                let told = wire::send(self.sandbox.server.as_fd(), &frame, FRAME_MAX, &[]);
-                Ok(told.is_err().then_some(EndedBy::ServerGone))
+                Ok(self.answer(&FromShim::Inspected { deviations }))
             }
             Ok(Some(_)) => {
                 log(self.sandbox.name, "refused a frame that is out of turn");
@@ -208,6 +228,12 @@ impl Watch<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// Sends a frame before the end; answers what it means if the server is gone.
+    fn answer(&self, frame: &FromShim) -> Option<EndedBy> {
+        let told = wire::send(self.sandbox.server.as_fd(), frame, FRAME_MAX, &[]);
+        told.is_err().then_some(EndedBy::ServerGone)
     }
 
     /// Ends everything, answers, and cleans up.

@@ -173,7 +173,9 @@ pub(crate) enum FromShim {
         /// What the descriptors are, in order.
         handles: Vec<Handle>,
     },
-    /// The sandbox could not be made; it is being taken down.
+    /// The limits of [`ToShim::Claim`] are in force, and the sandbox is told of them.
+    Claimed,
+    /// The sandbox could not be made or claimed; it is being taken down.
     Failed {
         /// What the shim was doing.
         step: String,
@@ -260,6 +262,10 @@ pub(crate) enum Handle {
 pub(crate) enum ToShim {
     /// The execution begins: baseline and deadlines are taken now. Once per sandbox.
     Go(Go),
+    /// Hold the sandbox, in which nothing has run yet, to these limits instead of those it was made
+    /// with; answered by [`FromShim::Claimed`] or [`FromShim::Failed`]. The CPUs stay as many, open
+    /// files must not be more. Not once [`ToShim::Go`] was sent.
+    Claim(WireLimits),
     /// Look at the sandbox from outside, as root; answered by [`FromShim::Inspected`]. Not once
     /// [`ToShim::Go`] was sent.
     Inspect,

@@ -1,11 +1,12 @@
 //! A runtime under test, and what tests ask of it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use runtime::image::{Image, Store};
 use runtime::{
-    DiskClass, File, LauncherConfig, Limits, Network, Options, OutputSink, Process, Report,
-    Runtime, SandboxId, SandboxSpec, WireLimits,
+    DiskClass, File, Interpreter, LauncherConfig, Limits, Network, Options, OutputSink,
+    PoolOptions, Process, Report, Runtime, Sandbox, SandboxId, SandboxSpec, WireLimits,
 };
 use tokio::sync::oneshot;
 
@@ -33,6 +34,8 @@ pub(crate) struct Bed {
     pub(crate) image: Image,
     pub(crate) launcher: i32,
     made: u8,
+    /// Whether sandboxes made ahead have Python waiting.
+    pub(crate) python_waits: bool,
 }
 
 /// What a run may use unless a test says otherwise: enough for anything that ends by itself.
@@ -121,6 +124,7 @@ fn start(images_dir: &Path, state_dir: &Path) -> (runtime::LauncherHandle, Optio
         start_ms: 20_000,
         put_ms: 20_000,
         end_ms: 10_000,
+        pool: PoolOptions { max: 0, age_ms: 1 },
     };
     (handle, options)
 }
@@ -149,12 +153,19 @@ impl Bed {
             image,
             launcher,
             made: 0,
+            python_waits: false,
         }
     }
 
     /// Starts another launcher on the same state, as a restarted server does.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(PoolOptions { max: 0, age_ms: 1 });
+    }
+
+    /// The same, with sandboxes made ahead.
+    pub(crate) fn restart_with(&mut self, pool: PoolOptions) {
         let (handle, options) = start(&self.images, &self.dir.path().join("run"));
+        let options = Options { pool, ..options };
         self.launcher = launcher();
         self.runtime = self
             .tokio
@@ -175,6 +186,9 @@ impl Bed {
             image: self.image.digest,
             limits,
             network: Network::None,
+            interpreter: self.python_waits.then(|| Interpreter::Python {
+                env: self.image.env.clone().into_iter().collect(),
+            }),
         }
     }
 
@@ -207,15 +221,40 @@ impl Bed {
         sink: Option<OutputSink>,
         cancel: oneshot::Receiver<()>,
     ) -> Report {
-        let spec = self.spec(run.limits);
-        let id = spec.id;
+        let sandbox = self.open(run.limits);
+        let id = sandbox.id();
         let process = self.process(id, run);
         self.tokio.block_on(async {
-            let mut sandbox = self.runtime.open(spec).await.unwrap();
+            let mut sandbox = sandbox;
             sandbox.put(&run.files).await.unwrap();
             let report = sandbox.run(process, sink, cancel).await;
             self.runtime.forget(id);
             report
+        })
+    }
+
+    /// Opens a sandbox of a new id.
+    pub(crate) fn open(&mut self, limits: Limits) -> Sandbox {
+        let spec = self.spec(limits);
+        self.block_on(self.runtime.open(spec)).unwrap()
+    }
+
+    /// Waits until so many that were made ahead stand ready; false if that takes too long.
+    pub(crate) fn until_ready(&self, count: usize) -> bool {
+        self.until(|runtime| runtime.ready() == count)
+    }
+
+    /// Waits until something is so; false if that takes too long.
+    pub(crate) fn until(&self, is_so: impl Fn(&Runtime) -> bool) -> bool {
+        self.block_on(async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(5));
+            for _ in 0..4_000 {
+                if is_so(&self.runtime) {
+                    return true;
+                }
+                ticks.tick().await;
+            }
+            false
         })
     }
 

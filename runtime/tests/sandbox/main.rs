@@ -19,11 +19,13 @@ mod bed;
 mod ends;
 mod evidence;
 mod images;
+mod interpreter;
 mod kept;
 #[path = "../support/own_dev.rs"]
 mod own_dev;
 mod run;
 mod survives;
+mod warm;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         survives::TESTS,
         images::TESTS,
         kept::TESTS,
+        warm::TESTS,
+        interpreter::TESTS,
     ]
     .concat();
     if has("--list") {

@@ -1,0 +1,144 @@
+//! Opens a sandbox: one that was made ahead is claimed, else one is made, by turns.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::channel::Channel;
+use super::live::Live;
+use super::pool::Kind;
+use super::ready::ready;
+use crate::cgroup::WEIGHT;
+use crate::error::StartError;
+use crate::sandbox::live::LiveSandbox;
+use crate::sandbox::pump::Pipes;
+use crate::spec::{Network, SandboxId, SandboxSpec};
+use crate::wire::{
+    FRAME_MAX, INIT_FRAME_MAX, Make, ToLauncher, WireImage, WireLimits, WireNetwork,
+};
+
+/// A sandbox that is made, idle and nobody's.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) id: SandboxId,
+    pub(super) shim: Channel,
+    pub(super) init: Channel,
+    /// The file of its CPU weight.
+    pub(super) weight: File,
+    /// Where an interpreter waits in it.
+    pub(super) waiting: Option<Pipes>,
+}
+
+impl Live {
+    /// Opens a sandbox, idle; `image` is its root. One that was made ahead has an id of its own.
+    pub(crate) async fn open(
+        self: &Arc<Live>,
+        spec: &SandboxSpec,
+        image: WireImage,
+    ) -> Result<LiveSandbox, StartError> {
+        if !self.healthy() {
+            return Err(StartError::LauncherGone);
+        }
+        if let Some(name) = spec.limits.zeros().first() {
+            return Err(StartError::Refused {
+                reason: format!("{name} is zero"),
+            });
+        }
+        let make = self.wanted(spec, image)?;
+        if let Some(kind) = Kind::of(&make, spec.interpreter.is_some())
+            && let Some(sandbox) = self.claim(spec, kind, &make.limits).await
+        {
+            return Ok(sandbox);
+        }
+        loop {
+            let opened = self.open_cold(spec, make.clone()).await;
+            let is_full = matches!(opened, Err(StartError::Overloaded { .. }));
+            // What stands ready for others is in the way.
+            if !is_full || !self.give_way().await {
+                return opened;
+            }
+        }
+    }
+
+    async fn open_cold(
+        self: &Arc<Live>,
+        spec: &SandboxSpec,
+        make: Make,
+    ) -> Result<LiveSandbox, StartError> {
+        let turn = self.turns.take(&spec.owner).await;
+        let share = self.shares.join(&spec.owner, spec.id.0);
+        let weight = share.weight();
+        let made = self.make(Make { weight, ..make }).await?;
+        drop(turn);
+        share.attach(made.weight);
+        let live = Arc::clone(self);
+        Ok(LiveSandbox::new(
+            live,
+            spec.clone(),
+            share,
+            made.shim,
+            made.init,
+        ))
+    }
+
+    /// Has the launcher make a sandbox.
+    pub(super) async fn make(&self, make: Make) -> Result<Made, StartError> {
+        let id = SandboxId(make.sandbox);
+        let server = |action| move |source| StartError::Server { action, source };
+        let (shim, shim_far) =
+            Channel::pair(FRAME_MAX).map_err(server("make the shim's socket"))?;
+        let (init, init_far) =
+            Channel::pair(INIT_FRAME_MAX).map_err(server("make init's socket"))?;
+        let refused = self.ask(id)?;
+        let sent = self
+            .launcher
+            .send(
+                &ToLauncher::Make(make),
+                &[shim_far.as_fd(), init_far.as_fd()],
+            )
+            .await;
+        if sent.is_err() {
+            self.give_up(id);
+            return Err(StartError::LauncherGone);
+        }
+        drop((shim_far, init_far));
+        let limit_ms = self.options.start_ms;
+        let limit = Duration::from_millis(limit_ms);
+        let ready = timeout(limit, ready(&shim, &init, refused)).await;
+        self.answered(id);
+        let weight = ready.map_err(|_elapsed| StartError::TimedOut {
+            step: "making the sandbox",
+            limit_ms,
+        })??;
+        Ok(Made {
+            id,
+            shim,
+            init,
+            weight,
+            waiting: None,
+        })
+    }
+
+    fn wanted(&self, spec: &SandboxSpec, image: WireImage) -> Result<Make, StartError> {
+        let limits = &spec.limits;
+        let disk_class = self.options.disk_class(limits)?;
+        Ok(Make {
+            sandbox: spec.id.0,
+            image,
+            disk_class,
+            limits: WireLimits {
+                cpu_millis: limits.cpu_millis,
+                memory_bytes: limits.memory_bytes,
+                pids: limits.pids,
+                open_files: limits.open_files,
+            },
+            weight: WEIGHT,
+            network: match spec.network {
+                Network::None => WireNetwork::None,
+            },
+        })
+    }
+}

@@ -1,0 +1,374 @@
+//! Sandboxes made ahead: what stands ready of each kind, and how many are wanted. No I/O.
+//!
+//! As many are wanted of a kind as were asked for within its busiest quarter of a second, and one
+//! more; the memory of that halves with every minute. Each is used once.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::runner::Interpreter;
+use crate::wire::{Make, WireImage, WireLimits};
+
+/// Most kinds that are known at a time; more are made when they are asked for.
+const KINDS_MAX: usize = 64;
+/// How long a burst is, in us.
+const WINDOW_US: u64 = 250_000;
+/// After how long half of the busiest window is forgotten, in us.
+const HALF_LIFE_US: u64 = 60_000_000;
+/// How long no sandbox of a kind is made ahead after one could not be, in us.
+const BACK_OFF_US: u64 = 5_000_000;
+/// How long none is made ahead when there was no room for one that was asked for, in us.
+const REST_US: u64 = 250_000;
+
+/// What may be made ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Most sandboxes that stand ready or are being made ahead; 0: none.
+    pub max: usize,
+    /// How old one may become before it is replaced, in ms.
+    pub age_ms: u64,
+}
+
+/// What cannot be changed once a sandbox is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Kind {
+    /// Digest of its image.
+    pub(super) image: [u8; 32],
+    /// Its class of disks.
+    pub(super) disk_class: u8,
+    /// How many CPUs its share rounds up to.
+    pub(super) cpus: u32,
+    /// Whether an interpreter waits in it.
+    pub(super) interpreter: bool,
+}
+
+impl Kind {
+    /// The kind of a sandbox; none of one that is never made ahead.
+    pub(super) fn of(make: &Make, interpreter: bool) -> Option<Kind> {
+        match make.image {
+            WireImage::Digest(image) => Some(Kind {
+                image,
+                disk_class: make.disk_class,
+                cpus: make.limits.cpu_millis.div_ceil(1000).max(1),
+                interpreter,
+            }),
+            WireImage::Empty => None,
+        }
+    }
+}
+
+/// What one is made with that may differ between two of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Recipe {
+    pub(super) limits: WireLimits,
+    pub(super) interpreter: Option<Interpreter>,
+}
+
+/// What stands ready, `T` being a sandbox.
+#[derive(Debug)]
+pub(super) struct Pool<T> {
+    options: PoolOptions,
+    shelves: HashMap<Kind, Shelf<T>>,
+}
+
+#[derive(Debug)]
+struct Shelf<T> {
+    /// The oldest first, with the time since when and the limits that it was made with.
+    ready: VecDeque<(u64, WireLimits, T)>,
+    making: usize,
+    /// What the next ones are made with.
+    recipe: Recipe,
+    demand: Demand,
+    not_before_us: u64,
+}
+
+#[derive(Debug, Default)]
+struct Demand {
+    window: u64,
+    count: usize,
+    peak: usize,
+    peak_us: u64,
+}
+
+impl Demand {
+    fn note(&mut self, now_us: u64) {
+        let window = now_us / WINDOW_US;
+        if window != self.window {
+            (self.window, self.count) = (window, 0);
+        }
+        self.count += 1;
+        if self.count >= self.left(now_us) {
+            (self.peak, self.peak_us) = (self.count, now_us);
+        }
+    }
+
+    /// What is left of the peak.
+    fn left(&self, now_us: u64) -> usize {
+        let halvings = now_us.saturating_sub(self.peak_us) / HALF_LIFE_US;
+        let halvings = u32::try_from(halvings).unwrap_or(u32::MAX);
+        self.peak.checked_shr(halvings).unwrap_or(0)
+    }
+
+    fn wanted(&self, now_us: u64) -> usize {
+        match self.left(now_us) {
+            0 => 0,
+            left => left + 1,
+        }
+    }
+}
+
+impl<T> Pool<T> {
+    pub(super) fn new(options: PoolOptions) -> Pool<T> {
+        Pool {
+            options,
+            shelves: HashMap::new(),
+        }
+    }
+
+    /// Notes that a sandbox of this kind is asked for.
+    pub(super) fn note(&mut self, kind: Kind, recipe: &Recipe, now_us: u64) {
+        let known = self.shelves.contains_key(&kind);
+        if self.options.max == 0 || (!known && self.shelves.len() >= KINDS_MAX) {
+            return;
+        }
+        let shelf = self.shelves.entry(kind).or_insert_with(|| Shelf {
+            ready: VecDeque::new(),
+            making: 0,
+            recipe: recipe.clone(),
+            demand: Demand::default(),
+            not_before_us: 0,
+        });
+        shelf.demand.note(now_us);
+        // One that was made with fewer open files does for nobody who asks for more.
+        let known = shelf.recipe.limits.open_files;
+        shelf.recipe = recipe.clone();
+        let open_files = &mut shelf.recipe.limits.open_files;
+        *open_files = known.max(*open_files);
+    }
+
+    /// The oldest that does for these limits.
+    pub(super) fn take(&mut self, kind: Kind, limits: &WireLimits) -> Option<T> {
+        let ready = &mut self.shelves.get_mut(&kind)?.ready;
+        let fits = |(_, made, _): &(u64, WireLimits, T)| made.open_files >= limits.open_files;
+        let at = ready.iter().position(fits)?;
+        ready.remove(at).map(|(.., sandbox)| sandbox)
+    }
+
+    /// The next kind that too few are ready of, with the limits to make it with; it counts as being
+    /// made until [`Pool::put`] or [`Pool::failed`].
+    pub(super) fn next(&mut self, now_us: u64) -> Option<(Kind, Recipe)> {
+        let all: usize = self.shelves.values().map(Shelf::len).sum();
+        if all >= self.options.max {
+            return None;
+        }
+        let lacks = |shelf: &Shelf<T>| {
+            let wanted = shelf.demand.wanted(now_us);
+            (shelf.not_before_us <= now_us).then(|| wanted.saturating_sub(shelf.len()))
+        };
+        let most = self
+            .shelves
+            .iter_mut()
+            .filter_map(|(kind, shelf)| Some((lacks(shelf)?, kind, shelf)))
+            .max_by_key(|(lack, ..)| *lack);
+        let (lack, kind, shelf) = most?;
+        if lack == 0 {
+            return None;
+        }
+        shelf.making += 1;
+        Some((*kind, shelf.recipe.clone()))
+    }
+
+    /// One is made.
+    pub(super) fn put(&mut self, kind: Kind, limits: WireLimits, sandbox: T, now_us: u64) {
+        if let Some(shelf) = self.shelves.get_mut(&kind) {
+            shelf.making = shelf.making.saturating_sub(1);
+            shelf.ready.push_back((now_us, limits, sandbox));
+        }
+    }
+
+    /// One could not be made: for want of room, or for a reason that may stay.
+    pub(super) fn failed(&mut self, kind: Kind, is_full: bool, now_us: u64) {
+        if let Some(shelf) = self.shelves.get_mut(&kind) {
+            shelf.making = shelf.making.saturating_sub(1);
+            shelf.not_before_us = now_us + if is_full { REST_US } else { BACK_OFF_US };
+        }
+    }
+
+    /// There is no room for what is asked for: none is begun for a while.
+    pub(super) fn rest(&mut self, now_us: u64) {
+        for shelf in self.shelves.values_mut() {
+            shelf.not_before_us = shelf.not_before_us.max(now_us + REST_US);
+        }
+    }
+
+    /// How many are being made.
+    pub(super) fn making(&self) -> usize {
+        self.shelves.values().map(|shelf| shelf.making).sum()
+    }
+
+    /// Takes out what is too old or no more wanted.
+    pub(super) fn surplus(&mut self, now_us: u64) -> Vec<T> {
+        let age_us = self.options.age_ms.saturating_mul(1000);
+        let mut out = Vec::new();
+        self.shelves.retain(|_kind, shelf| {
+            let wanted = shelf.demand.wanted(now_us);
+            while let Some((since_us, ..)) = shelf.ready.front()
+                && (shelf.ready.len() > wanted || now_us.saturating_sub(*since_us) > age_us)
+            {
+                out.extend(shelf.ready.pop_front().map(|(.., sandbox)| sandbox));
+            }
+            wanted > 0 || shelf.len() > 0
+        });
+        out
+    }
+
+    /// Takes one out to make room: the oldest of the kind that most are ready of.
+    pub(super) fn spare(&mut self) -> Option<T> {
+        let most = self
+            .shelves
+            .values_mut()
+            .max_by_key(|shelf| shelf.ready.len());
+        most?.ready.pop_front().map(|(.., sandbox)| sandbox)
+    }
+
+    /// How many stand ready.
+    pub(super) fn ready(&self) -> usize {
+        self.shelves.values().map(|shelf| shelf.ready.len()).sum()
+    }
+
+    /// Takes everything out.
+    pub(super) fn drain(&mut self) -> Vec<T> {
+        let shelves = self.shelves.drain();
+        let ready = shelves.flat_map(|(_, shelf)| shelf.ready);
+        ready.map(|(.., sandbox)| sandbox).collect()
+    }
+}
+
+impl<T> Shelf<T> {
+    fn len(&self) -> usize {
+        self.ready.len() + self.making
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: WireLimits = WireLimits {
+        cpu_millis: 1000,
+        memory_bytes: 1 << 26,
+        pids: 64,
+        open_files: 100,
+    };
+
+    fn recipe() -> Recipe {
+        Recipe {
+            limits: LIMITS,
+            interpreter: None,
+        }
+    }
+
+    fn kind(image: u8) -> Kind {
+        Kind {
+            image: [image; 32],
+            disk_class: 0,
+            cpus: 1,
+            interpreter: false,
+        }
+    }
+
+    fn pool(max: usize) -> Pool<u32> {
+        let age_ms = 10 * HALF_LIFE_US / 1000;
+        Pool::new(PoolOptions { max, age_ms })
+    }
+
+    /// Makes all that is wanted; how many those were.
+    fn fill(pool: &mut Pool<u32>, now_us: u64) -> u32 {
+        let mut made = 0;
+        while let Some((kind, recipe)) = pool.next(now_us) {
+            pool.put(kind, recipe.limits, made, now_us);
+            made += 1;
+        }
+        made
+    }
+
+    #[test]
+    fn as_many_are_wanted_as_the_busiest_moment_asked_for_and_one_more() {
+        let mut pool = pool(100);
+        assert_eq!(fill(&mut pool, 0), 0, "nobody has asked");
+        (0..5).for_each(|at| pool.note(kind(1), &recipe(), at));
+        assert_eq!(fill(&mut pool, 5), 6);
+        pool.note(kind(1), &recipe(), 10 * WINDOW_US);
+        assert_eq!(fill(&mut pool, 10 * WINDOW_US), 0, "one is no burst");
+        assert_eq!(pool.take(kind(1), &LIMITS), Some(0), "the oldest");
+        assert_eq!(fill(&mut pool, 10 * WINDOW_US), 1);
+        assert_eq!(pool.take(kind(2), &LIMITS), None);
+        assert_eq!(pool.surplus(HALF_LIFE_US + 5).len(), 3, "2 + 1 are wanted");
+        assert_eq!(pool.surplus(4 * HALF_LIFE_US).len(), 3);
+        assert!(pool.shelves.is_empty());
+    }
+
+    #[test]
+    fn none_is_made_beyond_the_bound_nor_where_it_is_zero() {
+        let mut all = pool(3);
+        (0..9).for_each(|image| all.note(kind(image), &recipe(), 0));
+        assert_eq!(fill(&mut all, 0), 3);
+        assert_eq!(all.spare(), Some(0));
+        assert_eq!(fill(&mut all, 0), 1);
+        assert_eq!(all.drain().len(), 3);
+        let mut none = pool(0);
+        none.note(kind(1), &recipe(), 0);
+        assert_eq!(fill(&mut none, 0), 0);
+        let mut many = pool(1);
+        (0..=255).for_each(|image| many.note(kind(image), &recipe(), 0));
+        assert_eq!(many.shelves.len(), KINDS_MAX);
+    }
+
+    #[test]
+    fn one_that_has_fewer_open_files_does_not_do_for_more() {
+        let mut pool = pool(2);
+        pool.note(kind(1), &recipe(), 0);
+        assert_eq!(fill(&mut pool, 0), 2);
+        let more = WireLimits {
+            open_files: 101,
+            ..LIMITS
+        };
+        assert_eq!(pool.take(kind(1), &more), None);
+        let recipe = Recipe {
+            limits: more,
+            ..recipe()
+        };
+        pool.note(kind(1), &recipe, 0);
+        assert_eq!(pool.take(kind(1), &LIMITS), Some(0));
+        assert_eq!(fill(&mut pool, 0), 1);
+        assert_eq!(pool.take(kind(1), &more), Some(0), "made for the most");
+    }
+
+    #[test]
+    fn a_kind_that_cannot_be_made_is_left_alone_for_a_while() {
+        let mut pool = pool(9);
+        pool.note(kind(1), &recipe(), 0);
+        let (found, _) = pool.next(0).unwrap();
+        assert_eq!(pool.making(), 1);
+        pool.failed(found, false, 0);
+        assert_eq!(fill(&mut pool, BACK_OFF_US - 1), 0);
+        let (found, _) = pool.next(BACK_OFF_US).unwrap();
+        pool.failed(found, true, BACK_OFF_US);
+        assert_eq!(fill(&mut pool, BACK_OFF_US + REST_US - 1), 0);
+        assert_eq!(fill(&mut pool, BACK_OFF_US + REST_US), 2);
+        pool.take(kind(1), &LIMITS).unwrap();
+        pool.rest(BACK_OFF_US + REST_US);
+        assert_eq!(fill(&mut pool, BACK_OFF_US + 2 * REST_US - 1), 0);
+        assert_eq!(fill(&mut pool, BACK_OFF_US + 2 * REST_US), 1);
+    }
+
+    #[test]
+    fn old_ones_are_replaced() {
+        let mut pool = pool(9);
+        let age_us = pool.options.age_ms * 1000;
+        pool.note(kind(1), &recipe(), 0);
+        assert_eq!(fill(&mut pool, 0), 2);
+        pool.note(kind(1), &recipe(), age_us + 1);
+        assert_eq!(pool.surplus(age_us + 1).len(), 2);
+        assert_eq!(fill(&mut pool, age_us + 1), 2);
+    }
+}

@@ -1,0 +1,273 @@
+//! Keeps sandboxes ready that are made ahead, and claims them: one is held to its limits and has
+//! its owner's weight before anything runs in it, and is used once.
+//!
+//! They are made off the path of any request, by turns with what is asked for, and give way to it
+//! when there is no room.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::live::{Live, tame};
+use super::open::Made;
+use super::pool::{Kind, Pool, PoolOptions, Recipe};
+use crate::cgroup::WEIGHT;
+use crate::clock;
+use crate::error::StartError;
+use crate::runner::{self, Interpreter};
+use crate::sandbox::live::LiveSandbox;
+use crate::sandbox::pump::Pipes;
+use crate::spec::{Digest, Network, SandboxSpec};
+use crate::wire::{FromInit, FromShim, Make, ToInit, ToShim, WireImage, WireLimits, WireNetwork};
+
+/// How often it is looked whether too many or too few are ready, at least.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// CPU weight while one is made ahead: a tenth of a tenant's.
+const WEIGHT_AHEAD: u32 = WEIGHT / 10;
+
+/// The name that what is made ahead has its turns and its weight under; no owner has it.
+const NOBODY: &str = "";
+
+/// What stands ready.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    pool: Mutex<Pool<Made>>,
+    asked: Notify,
+}
+
+impl Ahead {
+    pub(super) fn new(options: PoolOptions) -> Ahead {
+        Ahead {
+            pool: Mutex::new(Pool::new(options)),
+            asked: Notify::new(),
+        }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool<Made>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// A sandbox of the kind that was made ahead, held to the limits; none if none is ready.
+    pub(super) async fn claim(
+        self: &Arc<Live>,
+        spec: &SandboxSpec,
+        kind: Kind,
+        limits: &WireLimits,
+    ) -> Option<LiveSandbox> {
+        let recipe = Recipe {
+            limits: *limits,
+            interpreter: spec.interpreter.clone(),
+        };
+        self.ahead.pool().note(kind, &recipe, self.clock.now_us());
+        self.ahead.asked.notify_one();
+        loop {
+            let made = self.ahead.pool().take(kind, limits)?;
+            let id = made.id;
+            match self.hold_to(&made, limits).await {
+                Ok(()) => return Some(self.give(spec.clone(), made)),
+                Err(reason) => tracing::warn!(sandbox = %id, reason, "cannot claim a sandbox"),
+            }
+            // There may be another.
+            self.end_idle(made).await;
+        }
+    }
+
+    async fn hold_to(&self, made: &Made, limits: &WireLimits) -> Result<(), String> {
+        // Init has nothing to say while an interpreter waits.
+        if timeout(Duration::ZERO, made.init.recv::<FromInit>())
+            .await
+            .is_ok()
+        {
+            return Err("its interpreter ended".to_owned());
+        }
+        let answer = async {
+            made.shim.send(&ToShim::Claim(*limits), &[]).await?;
+            made.shim.recv::<FromShim>().await
+        };
+        let limit = Duration::from_millis(self.options.start_ms);
+        match timeout(limit, answer).await {
+            Ok(Ok(Some((FromShim::Claimed, _)))) => Ok(()),
+            Ok(Ok(Some((FromShim::Failed { step, reason }, _)))) => {
+                Err(format!("cannot {}: {}", tame(&step), tame(&reason)))
+            }
+            Ok(Ok(Some(_))) => Err("its shim broke the protocol".to_owned()),
+            Ok(Ok(None)) => Err("its shim ended".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_elapsed) => Err("its shim does not answer".to_owned()),
+        }
+    }
+
+    /// How many stand ready.
+    pub(crate) fn ready_ahead(&self) -> usize {
+        self.ahead.pool().ready()
+    }
+
+    /// Gives a sandbox to its owner.
+    fn give(self: &Arc<Live>, spec: SandboxSpec, made: Made) -> LiveSandbox {
+        let share = self.shares.join(&spec.owner, made.id.0);
+        share.attach(made.weight);
+        let spec = SandboxSpec {
+            id: made.id,
+            ..spec
+        };
+        let live = Arc::clone(self);
+        LiveSandbox::new(live, spec, share, made.shim, made.init).warm(made.waiting)
+    }
+
+    /// Ends one that stands ready, to make room, or waits for one that is being made; false if
+    /// there is none.
+    pub(super) async fn give_way(self: &Arc<Live>) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            let (spare, making) = {
+                let mut pool = self.ahead.pool();
+                pool.rest(self.clock.now_us());
+                (pool.spare(), pool.making())
+            };
+            match spare {
+                Some(made) => {
+                    self.end_idle(made).await;
+                    return true;
+                }
+                None if making == 0 => return false,
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Ends a sandbox that is nobody's, and waits until it is gone.
+    async fn end_idle(self: &Arc<Live>, made: Made) {
+        let id = made.id;
+        let spec = SandboxSpec {
+            id: made.id,
+            owner: NOBODY.to_owned(),
+            image: Digest([0; 32]),
+            limits: self.options.least(),
+            network: Network::None,
+            interpreter: None,
+        };
+        self.give(spec, made).discard().await;
+        let limit = Duration::from_millis(self.options.end_ms);
+        if !self.gone(id, limit).await {
+            tracing::warn!(sandbox = %id, "a sandbox made ahead does not end");
+        }
+        // If it was dead already, the launcher has written down what there was to count.
+        self.forget(id);
+    }
+
+    /// Keeps as many ready as are wanted, until the launcher is gone.
+    pub(super) async fn tend(self: Arc<Live>) {
+        while self.healthy() {
+            let surplus = self.ahead.pool().surplus(self.clock.now_us());
+            for made in surplus {
+                self.end_idle(made).await;
+            }
+            loop {
+                let next = self.ahead.pool().next(self.clock.now_us());
+                let Some((kind, recipe)) = next else { break };
+                tokio::spawn(Arc::clone(&self).make_ahead(kind, recipe));
+            }
+            tokio::select! {
+                () = self.ahead.asked.notified() => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+        drop(self.ahead.pool().drain());
+    }
+
+    async fn make_ahead(self: Arc<Live>, kind: Kind, recipe: Recipe) {
+        let limits = recipe.limits;
+        let made = self.make_one_ahead(kind, &recipe).await;
+        let now_us = self.clock.now_us();
+        match made {
+            Ok(made) if self.healthy() => self.ahead.pool().put(kind, limits, made, now_us),
+            Ok(_too_late) => {}
+            Err(error) => {
+                let is_full = matches!(error, StartError::Overloaded { .. });
+                if !is_full && self.healthy() {
+                    tracing::warn!(%error, "no sandbox can be made ahead");
+                }
+                self.ahead.pool().failed(kind, is_full, now_us);
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    async fn make_one_ahead(&self, kind: Kind, recipe: &Recipe) -> Result<Made, StartError> {
+        let sandbox = new_id().map_err(|source| StartError::Server {
+            action: "name a sandbox",
+            source: std::io::Error::other(source),
+        })?;
+        let _turn = self.turns.take(NOBODY).await;
+        let make = Make {
+            sandbox,
+            image: WireImage::Digest(kind.image),
+            disk_class: kind.disk_class,
+            limits: recipe.limits,
+            weight: WEIGHT_AHEAD,
+            network: WireNetwork::None,
+        };
+        let made = self.make(make).await?;
+        let Some(interpreter) = &recipe.interpreter else {
+            return Ok(made);
+        };
+        let limit_ms = self.options.start_ms;
+        let started = start_ahead(&made, interpreter, recipe.limits.open_files);
+        match timeout(Duration::from_millis(limit_ms), started).await {
+            Ok(waiting) => Ok(Made {
+                waiting: Some(waiting?),
+                ..made
+            }),
+            Err(_elapsed) => Err(StartError::TimedOut {
+                step: "starting an interpreter",
+                limit_ms,
+            }),
+        }
+    }
+}
+
+/// Starts an interpreter in an idle sandbox and waits until it waits.
+async fn start_ahead(
+    made: &Made,
+    interpreter: &Interpreter,
+    open_files: u32,
+) -> Result<Pipes, StartError> {
+    let (pipes, ends) = Pipes::new().map_err(|source| StartError::Server {
+        action: "make pipes",
+        source,
+    })?;
+    let descriptors = [ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
+    let start = ToInit::Start(interpreter.start(open_files));
+    let sent = made.init.send(&start, &descriptors).await;
+    sent.map_err(|error| StartError::Gone {
+        reason: error.to_string(),
+    })?;
+    drop(ends);
+    let gone = || StartError::Gone {
+        reason: "its interpreter does not start".to_owned(),
+    };
+    let Ok(Some((FromInit::Started, _))) = made.init.recv::<FromInit>().await else {
+        return Err(gone());
+    };
+    match pipes.first_byte().await {
+        Some(runner::READY) => Ok(pipes),
+        _ => Err(gone()),
+    }
+}
+
+/// A new id, ordered by time like those that callers make.
+fn new_id() -> Result<[u8; 16], getrandom::Error> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)?;
+    let [_, _, ms @ ..] = clock::wall_s().saturating_mul(1000).to_be_bytes();
+    if let Some(front) = id.first_chunk_mut() {
+        *front = ms;
+    }
+    Ok(id)
+}
