@@ -21,6 +21,7 @@ use crate::journal::room::{Maker, Room, Segment};
 use crate::journal::{Journal, Position, segment};
 use crate::merkle::Frontier;
 use crate::options::Options;
+use crate::record::Slate;
 use crate::shared::Committed;
 use crate::state::{Bounds, State};
 use crate::view::rows::Rows;
@@ -225,12 +226,19 @@ fn index_of(
         },
         lsn: None,
     };
+    let mut slate = Slate::default();
     let finish = walk::walk(dir, &only, start, |number, frame| {
-        walk::records(number, frame, |read, stored| {
-            if let Some(head) = stored.head() {
-                index.push_head(&head, read.offset);
+        walk::records(number, frame, |read| {
+            let stored = read.stored(&mut slate, |_hold| None)?;
+            let head = stored.head();
+            if let Some(head) = &head {
+                index.push_head(head, read.offset);
             }
-            Ok(())
+            let is_entry = head.is_some();
+            if let Some(hold) = stored.into_hold() {
+                slate.keep(hold);
+            }
+            Ok(is_entry)
         })
     })?;
     Ok((index, finish.position))

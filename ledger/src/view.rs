@@ -233,23 +233,23 @@ impl View {
         Ok(())
     }
 
-    /// Takes a record of the journal's tail into state and tree; index and rows are made apart.
-    /// Says where its hold is counted.
-    pub(crate) fn replay_item(
+    /// Takes a record of the journal's tail, and the hash of an entry, into state and tree; index and
+    /// rows are made apart. Says where its hold is counted; `known` is where runs were before.
+    pub(crate) fn replay(
         &mut self,
         lsn: u64,
-        item: &Item,
+        record: &Record,
+        leaf: Option<Hash>,
         known: &mut Known,
     ) -> Result<Option<Located>, String> {
-        let located = self.replay(lsn, &item.record, known)?;
-        if let Some(leaf) = item.leaf {
+        let located = self.repeat(lsn, record, known)?;
+        if let Some(leaf) = leaf {
             self.frontier.push(leaf);
         }
         Ok(located)
     }
 
-    /// Takes a record into the state; `known` is where runs were counted before.
-    fn replay(
+    fn repeat(
         &mut self,
         lsn: u64,
         record: &Record,

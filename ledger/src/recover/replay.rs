@@ -2,17 +2,21 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Found, view_path};
 use crate::commit;
 use crate::entry::Body;
-use crate::error::{Error, Fault};
+use crate::error::Error;
+use crate::id::Id;
 use crate::journal::Position;
+use crate::journal::reader::Frame;
+use crate::merkle;
 use crate::options::Options;
-use crate::record::Record;
-use crate::state::Known;
+use crate::record::{self, Posting, Record, Slate};
+use crate::state::{Known, coming};
 use crate::view::store::Store;
-use crate::view::{Durable, Mark, Unwritten, View};
+use crate::view::{Mark, Unwritten, View};
 use crate::walk::{self, Start};
 
 /// Settlements added to the rows between two commits while a view is made again.
@@ -97,14 +101,14 @@ pub(crate) fn replay(
         start = first;
     }
     let (mut since, mut settlements) = (0, 0);
-    let mut known = Known::default();
+    let mut kept = Kept::default();
     walk::walk(dir, &found.segments, start, |number, frame| {
-        let durable = walk::decode(number, frame, frame.header.first_lsn > view.state.lsn)?;
-        let taken = replay_frame(view, &durable, rows_lsn, &mut known)?;
+        let end = walk::end(number, frame);
+        let taken = replay_frame(view, number, frame, rows_lsn, &mut kept)?;
         (since, settlements) = (since + taken, settlements + taken);
-        on(durable.position, settlements);
+        on(end, settlements);
         if since >= REBUILD_STEP {
-            (rows_lsn, since) = (commit_rows(view, &durable)?, 0);
+            (rows_lsn, since) = (commit_rows(view, frame, end)?, 0);
             tracing::info!(rows_lsn, "making the view again");
         }
         Ok(())
@@ -112,55 +116,69 @@ pub(crate) fn replay(
     Ok(rows_lsn)
 }
 
+/// What is kept from frame to frame.
+#[derive(Default)]
+struct Kept {
+    known: Known,
+    slate: Slate,
+}
+
+/// Takes in what of a frame the state and the rows up to `rows_lsn` lack; says how many settlements
+/// and adjustments the rows did.
 fn replay_frame(
     view: &mut View,
-    durable: &Durable,
+    number: u32,
+    frame: &Frame<'_>,
     rows_lsn: u64,
-    known: &mut Known,
+    kept: &mut Kept,
 ) -> Result<u64, Error> {
+    let before = view.state.lsn;
     let mut settlements = 0;
-    for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
-        let fault = |what| Error::Corrupt {
-            fault: Fault {
-                segment: durable.position.segment,
-                offset: item.offset.into(),
-                lsn,
-                seq: 0,
-                what,
-            },
-        };
-        let mut located = None;
-        if lsn > view.state.lsn {
-            located = view.replay_item(lsn, item, known).map_err(fault)?;
-            view.position = durable.position;
+    let mut coming = coming(frame.payload);
+    walk::records(number, frame, |read| {
+        coming.next(&view.state, &kept.known);
+        let open = |id: &Id| view.state.hold(id).map(Arc::clone);
+        let stored = read.stored(&mut kept.slate, open)?;
+        let (record, is_entry) = (stored.record(), stored.seq().is_some());
+        drop(stored);
+        let mut tenant = None;
+        if read.lsn > view.state.lsn {
+            let leaf = record::leaf(read.bytes).map(merkle::leaf);
+            let located = view.replay(read.lsn, &record, leaf, &mut kept.known)?;
+            tenant = located.map(|located| located.tenant);
         }
-        if lsn > rows_lsn {
-            view.unwritten.add(item.record.at());
+        if read.lsn > rows_lsn {
+            view.unwritten.add(record.at());
+            let counts = match &record {
+                Record::Settled(_) => true,
+                Record::Entered(entry) => !matches!(entry.body, Body::Acted(_)),
+                Record::Hold(_) | Record::Release(_) => false,
+            };
+            if counts {
+                view.add_to_rows(read.lsn, &record, tenant);
+                settlements += 1;
+            }
         }
-        let counts = match &item.record {
-            Record::Settled(_) => true,
-            Record::Entered(entry) => !matches!(entry.body, Body::Acted(_)),
-            Record::Hold(_) | Record::Release(_) => false,
-        };
-        if counts && lsn > rows_lsn {
-            let tenant = located.map(|located| located.tenant);
-            view.add_to_rows(lsn, &item.record, tenant);
-            settlements += 1;
+        if let Record::Hold(hold) | Record::Settled(Posting { hold, .. }) = record {
+            kept.slate.keep(hold);
         }
+        Ok(is_entry)
+    })?;
+    if view.state.lsn > before {
+        view.position = walk::end(number, frame);
     }
     Ok(settlements)
 }
 
-/// Writes the rows made so far; returns up to where.
-fn commit_rows(view: &mut View, durable: &Durable) -> Result<u64, Error> {
-    let count = u64::try_from(durable.items.len()).unwrap_or(0);
-    let lsn = durable.first_lsn + count - 1;
+/// Writes the rows made so far, up to a frame that ends at `position`; returns its last command.
+fn commit_rows(view: &mut View, frame: &Frame<'_>, position: Position) -> Result<u64, Error> {
+    let lsn = frame.header.first_lsn + u64::from(frame.header.records) - 1;
     write_rows(
         view,
         Mark {
             ledger: view.ledger,
             lsn,
-            position: durable.position,
+            position,
         },
     )?;
     Ok(lsn)
@@ -169,10 +187,9 @@ fn commit_rows(view: &mut View, durable: &Durable) -> Result<u64, Error> {
 /// Writes the dirty rows and the head mark.
 pub(crate) fn write_rows(view: &mut View, mark: Mark) -> Result<(), Error> {
     let frozen = view.rows.freeze();
-    let rows = frozen
-        .iter()
-        .map(|(key, value)| (key.as_ref(), value.as_slice()));
-    view.rows.store().commit(rows, &commit::encode(&mark))?;
+    view.rows
+        .store()
+        .commit(frozen.iter(), &commit::encode(&mark))?;
     view.rows.committed();
     view.unwritten = Unwritten::default();
     Ok(())

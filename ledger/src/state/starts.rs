@@ -102,6 +102,12 @@ impl Starts {
         self.keys.entry(key.to_owned()).or_default().add(at);
     }
 
+    /// A word of each cache line that another run through a key needs.
+    pub(crate) fn near(&self, key: &str) -> u64 {
+        let word = |recent: &Recent| recent.0.back().map_or(0, |(_, count)| u64::from(*count));
+        word(&self.all) ^ self.keys.get(key).map_or(0, word)
+    }
+
     /// How the whole tenant stands with a cap.
     pub(crate) fn of_tenant(&self, at: Micros, cap: u32) -> Begun {
         self.all.standing(at, cap)

@@ -69,6 +69,16 @@ impl Tally {
         }
     }
 
+    /// A word of the first cache line.
+    pub(crate) fn near(&self) -> u64 {
+        self.executions.held
+    }
+
+    /// A word of each of the first two cache lines.
+    pub(crate) fn near_all(&self) -> u64 {
+        self.executions.held ^ u64::from(self.cost.held == 0)
+    }
+
     /// Sets aside.
     pub(crate) fn hold(&mut self, amounts: &Amounts) {
         self.change_held(&Amounts::default(), amounts);

@@ -1,5 +1,7 @@
 //! One tenant as the writer knows it: settings, quotas, and the counters of its scopes.
 
+mod near;
+
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 

@@ -173,6 +173,10 @@ impl Row {
             _ => Err(self.slots.len()),
         };
         let place = place.unwrap_or_else(|place| {
+            if self.slots.is_empty() {
+                // Most rows of a quiet function never have another one.
+                self.slots.reserve_exact(1);
+            }
             self.slots.insert(
                 place,
                 Slot {
@@ -185,12 +189,10 @@ impl Row {
         &mut self.slots[place].sums
     }
 
-    /// The value's bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        codec::append(&mut bytes, self);
-        bytes.shrink_to_fit();
-        bytes
+    /// Appends the value's bytes.
+    pub(crate) fn append(&self, into: &mut Vec<u8>) {
+        into.push(VERSION);
+        codec::append(into, self);
     }
 
     /// Reads a value; `None` if it is none of this version.
@@ -230,19 +232,29 @@ pub(crate) fn number(grain: Grain, at: Micros) -> u32 {
 /// The first bytes of the keys of a tenant's rows from `number` on.
 pub(crate) fn start(tenant: &str, grain: Grain, number: u32) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
+    append_start(&mut key, tenant, grain, number);
+    key
+}
+
+fn append_start(key: &mut Vec<u8>, tenant: &str, grain: Grain, number: u32) {
     key.extend_from_slice(tenant.as_bytes());
     key.extend_from_slice(&[0, u8::from(grain == Grain::Month)]);
     key.extend_from_slice(&number.to_be_bytes());
-    key
 }
 
 /// The key of a row.
 pub(crate) fn key(whose: &Whose<'_>, grain: Grain, number: u32) -> Key {
-    let mut key = start(whose.tenant, grain, number);
+    let mut key = Vec::with_capacity(64);
+    append_key(&mut key, whose, grain, number);
+    key.into_boxed_slice()
+}
+
+/// Appends the key of a row.
+pub(crate) fn append_key(key: &mut Vec<u8>, whose: &Whose<'_>, grain: Grain, number: u32) {
+    append_start(key, whose.tenant, grain, number);
     key.extend_from_slice(whose.project.as_bytes());
     key.push(0);
     key.extend_from_slice(whose.function.unwrap_or("").as_bytes());
-    key.into_boxed_slice()
 }
 
 /// Number, project and function out of the key of a row of `tenant`.

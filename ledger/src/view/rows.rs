@@ -66,8 +66,36 @@ pub(crate) struct Rows {
     month: (Span, u32),
 }
 
-/// Rows to be written, sorted by key.
-pub(crate) type Frozen = Vec<(Key, Vec<u8>)>;
+/// Rows to be written, sorted by key: many, so that they lie in one piece.
+#[derive(Debug, Default)]
+pub(crate) struct Frozen {
+    bytes: Vec<u8>,
+    /// Where each one's key begins and ends, and where its value ends.
+    places: Vec<[usize; 3]>,
+}
+
+impl Frozen {
+    fn push(&mut self, whose: &Whose<'_>, warm: &Warm) {
+        let start = self.bytes.len();
+        row::append_key(&mut self.bytes, whose, warm.grain, warm.number);
+        let key = self.bytes.len();
+        warm.row.append(&mut self.bytes);
+        self.places.push([start, key, self.bytes.len()]);
+    }
+
+    fn sort(&mut self) {
+        let Self { bytes, places } = self;
+        let key = |[start, end, _]: &[usize; 3]| bytes.get(*start..*end).unwrap_or_default();
+        places.sort_unstable_by(|one, other| key(one).cmp(key(other)));
+    }
+
+    /// The rows' keys and values, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let part = |from, to| self.bytes.get(from..to).unwrap_or_default();
+        let places = self.places.iter();
+        places.map(move |[start, key, end]| (part(*start, *key), part(*key, *end)))
+    }
+}
 
 impl Rows {
     /// No warm rows over a database.
@@ -159,18 +187,17 @@ impl Rows {
 
     /// The dirty rows, which count as committed if [`Rows::committed`] follows.
     pub(crate) fn freeze(&mut self) -> Frozen {
-        let mut frozen = Frozen::new();
+        let mut frozen = Frozen::default();
         for (names, group) in self.warm.iter_mut().flatten() {
             let Some(whose) = Whose::read(names.borrow()) else {
                 continue;
             };
             for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
                 warm.care = Care::Frozen;
-                let key = row::key(&whose, warm.grain, warm.number);
-                frozen.push((key, warm.row.encode()));
+                frozen.push(&whose, warm);
             }
         }
-        frozen.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        frozen.sort();
         frozen
     }
 
