@@ -120,10 +120,6 @@ pub(crate) enum Record {
 
 /// A stored record, as it is read.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, on the stack"
-)]
 pub(crate) enum Stored<'a> {
     /// A hold, and the limits that it was granted.
     Hold(Arc<OpenHold>, Ceiling),
@@ -143,7 +139,29 @@ const SPARE_HOLDS: usize = 1_024;
 pub(crate) struct Slate {
     /// Nobody else has these.
     holds: Vec<Arc<OpenHold>>,
+    rest: Rest,
+}
+
+/// What a settlement says behind its hold, but for texts and flags.
+#[derive(Debug, Default)]
+struct Rest {
+    posted: Quantities,
+    overrun: Quantities,
     charge: Charge,
+    funded: Vec<Funding>,
+}
+
+impl Rest {
+    fn settled<'a>(&'a self, outcome: &'a str, estimated: bool) -> SettledRef<'a> {
+        SettledRef {
+            posted: &self.posted,
+            overrun: &self.overrun,
+            charge: &self.charge,
+            funded: &self.funded,
+            outcome,
+            estimated,
+        }
+    }
 }
 
 impl Slate {
@@ -193,7 +211,13 @@ impl OpenHold {
     /// The key that it was opened through.
     pub(crate) fn key(&self) -> Option<&str> {
         let [from, to] = self.names_end;
-        postcard::from_bytes(self.bytes.get(from..to)?).ok()
+        match self.bytes.get(from..to)? {
+            // Its length, below 128, and itself.
+            [length @ 0..0x80, key @ ..] if usize::from(*length) == key.len() => {
+                std::str::from_utf8(key).ok()
+            }
+            long => postcard::from_bytes(long).ok(),
+        }
     }
 
     /// The stored bytes of all names, from which [`Run::read`] reads them: different for different
@@ -249,8 +273,8 @@ impl SettlementRef<'_> {
             seq: self.seq,
             at: self.at,
             hold,
-            posted: settled.posted,
-            overrun: (!settled.overrun.is_zero()).then(|| Box::new(settled.overrun)),
+            posted: *settled.posted,
+            overrun: (!settled.overrun.is_zero()).then(|| Box::new(*settled.overrun)),
             total: settled.charge.total,
             costs,
             funded: settled.funded.to_vec(),
@@ -259,8 +283,8 @@ impl SettlementRef<'_> {
 }
 
 impl<'a> Stored<'a> {
-    /// Reads a record; the message says what is wrong with the bytes.
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, String> {
+    /// Reads a record with serde; the message says what is wrong with the bytes.
+    fn read(bytes: &'a [u8], slate: &'a mut Slate) -> Result<Self, String> {
         let (kind, body) = split(bytes)?;
         match kind {
             KIND_HOLD => body_of(body).map(|hold: HoldRef<'_>| {
@@ -268,36 +292,45 @@ impl<'a> Stored<'a> {
                 Self::Hold(open, hold.granted)
             }),
             KIND_RELEASE => body_of(body).map(Self::Release),
-            KIND_ENTRY => Self::read_entry(body),
+            KIND_ENTRY => Self::read_entry(body, &mut slate.rest),
             other => Err(format!("record kind {other} is not known")),
         }
     }
 
-    /// The same, in the room of a slate. A settlement of a hold that `open` finds shares that one, if it
-    /// carries just its bytes.
+    /// Reads a record; the message says what is wrong with the bytes. A settlement of a hold that
+    /// `open` finds shares that one, if it carries just its bytes.
     pub(crate) fn read_in(
         bytes: &'a [u8],
         slate: &'a mut Slate,
         open: impl FnOnce(&Id) -> Option<Arc<OpenHold>>,
     ) -> Result<Self, String> {
         match quick::read(bytes, slate, open) {
-            Some(stored) => Ok(stored),
-            None => Self::read(bytes),
+            Some(found) => Ok(found.stored(&slate.rest)),
+            None => Self::read(bytes, slate),
         }
     }
 
-    fn read_entry(body: &'a [u8]) -> Result<Self, String> {
+    fn read_entry(body: &'a [u8], slate: &'a mut Rest) -> Result<Self, String> {
         let ((seq, at, what), rest): ((u64, Micros, u32), _) = part_of(body)?;
         if what != stored::SETTLED {
             return body_of(body).map(Self::Entered);
         }
         let (hold, behind): (HoldRef<'a>, _) = part_of(rest)?;
         let bytes = rest.get(..rest.len() - behind.len()).unwrap_or_default();
+        let (outcome, estimated);
+        (
+            slate.posted,
+            slate.overrun,
+            slate.charge,
+            slate.funded,
+            outcome,
+            estimated,
+        ) = body_of(behind)?;
         let settlement = SettlementRef {
             seq,
             at,
             hold: bytes,
-            settled: body_of(behind)?,
+            settled: slate.settled(outcome, estimated),
         };
         Ok(Self::Settled(settlement, Arc::new(hold.open(bytes))))
     }
@@ -405,7 +438,7 @@ pub(crate) fn body(bytes: &[u8]) -> &[u8] {
 pub(crate) fn whole(bytes: &[u8]) -> Result<Option<Entry>, String> {
     match split(bytes)? {
         (KIND_ENTRY, body) => body_of(body).map(Some),
-        _ => Stored::read(bytes).map(|_other| None),
+        _ => Stored::read(bytes, &mut Slate::default()).map(|_other| None),
     }
 }
 

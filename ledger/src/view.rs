@@ -21,7 +21,7 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
-use crate::state::{Bounds, Known, Located, State};
+use crate::state::{Bounds, Located, State};
 
 /// The magic of the checkpoint file.
 pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP03";
@@ -234,36 +234,18 @@ impl View {
     }
 
     /// Takes a record of the journal's tail, and the hash of an entry, into state and tree; index and
-    /// rows are made apart. Says where its hold is counted; `known` is where runs were before.
+    /// rows are made apart. `known` is where runs of a hold's names were counted before. Says where
+    /// its hold is counted.
     pub(crate) fn replay(
         &mut self,
         lsn: u64,
         record: &Record,
         leaf: Option<Hash>,
-        known: &mut Known,
+        known: Option<Located>,
     ) -> Result<Option<Located>, String> {
-        let located = self.repeat(lsn, record, known)?;
+        let located = self.state.apply(lsn, record, known, &self.bounds)?;
         if let Some(leaf) = leaf {
             self.frontier.push(leaf);
-        }
-        Ok(located)
-    }
-
-    fn repeat(
-        &mut self,
-        lsn: u64,
-        record: &Record,
-        known: &mut Known,
-    ) -> Result<Option<Located>, String> {
-        let Record::Hold(hold) = record else {
-            return self.state.apply(lsn, record, None, &self.bounds);
-        };
-        let before = known.find(hold.all_names());
-        let located = self.state.apply(lsn, record, before, &self.bounds)?;
-        if let (None, Some(located), Some(run)) = (before, located, hold.run())
-            && located.is_whole(&run)
-        {
-            known.keep(hold.all_names(), located);
         }
         Ok(located)
     }

@@ -285,7 +285,8 @@ fn last_set(bytes: &[u8]) -> Option<usize> {
     if let Some(place) = set(rest) {
         return Some(whole + place);
     }
-    let block = blocks.iter().rposition(|block| *block != [0; ZEROS])?;
+    let any = |block: &[u8; ZEROS]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let block = blocks.iter().rposition(any)?;
     Some(block * ZEROS + set(blocks.get(block)?)?)
 }
 

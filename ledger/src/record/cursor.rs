@@ -40,33 +40,32 @@ impl<'a> Cursor<'a> {
     /// A number of at most 64 bits.
     #[inline]
     pub(super) fn long(&mut self) -> Option<u64> {
-        match self.0.split_first() {
-            Some((first, rest)) if *first < 0x80 => {
+        match self.0 {
+            [first, rest @ ..] if *first < 0x80 => {
                 self.0 = rest;
                 Some(u64::from(*first))
+            }
+            [first, second, rest @ ..] if (1..0x80).contains(second) => {
+                self.0 = rest;
+                Some(u64::from(*first & 0x7f) | u64::from(*second) << 7)
             }
             _ => self.longer(),
         }
     }
 
-    /// A number of two to eight bytes, of which eight lie there, all at once; else one by one.
-    #[inline]
+    /// A number of up to eight bytes, of which eight lie there, all at once; else one by one.
     fn longer(&mut self) -> Option<u64> {
-        let Some(eight) = self.0.first_chunk::<8>() else {
-            return u64::try_from(self.wide()?).ok();
-        };
-        let word = u64::from_le_bytes(*eight);
-        let ends = !word & MORE;
-        if ends == 0 {
+        let word = u64::from_le_bytes(*self.0.first_chunk::<8>().unwrap_or(&[0xff; 8]));
+        let last = (!word & MORE).trailing_zeros();
+        if last == u64::BITS {
             return u64::try_from(self.wide()?).ok();
         }
-        let bits = ends.trailing_zeros() + 1;
-        let word = word & (u64::MAX >> (u64::BITS - bits));
-        // The last byte of the shortest encoding has something in it.
-        if word >> (bits - 8) == 0 {
+        let word = word & (u64::MAX >> (63 - last));
+        // The last byte of the shortest encoding has something in it, unless it is the only one.
+        if last > 7 && word >> (last - 7) == 0 {
             return None;
         }
-        self.0 = self.0.get(usize::try_from(bits / 8).ok()?..)?;
+        self.0 = self.0.get(usize::try_from(last / 8).ok()? + 1..)?;
         // Seven bits of each byte, put together in pairs, then in fours, then all.
         let word = word & !MORE;
         let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
@@ -126,10 +125,22 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.bytes(count)?).ok()
     }
 
-    /// Passes a text by.
+    /// Passes a text by; whether it is one is asked later: see [`Cursor::are_texts_since`].
     pub(super) fn skip_text(&mut self) -> Option<()> {
         let count = self.count()?;
         self.bytes(count).map(|_text| ())
+    }
+
+    /// Whether all texts that were passed by are texts, from `before` on, where they lay: nearly
+    /// always all bytes are ASCII, even what lies between them; else `read` reads them again.
+    pub(super) fn are_texts_since(
+        &self,
+        before: &'a [u8],
+        read: impl FnOnce(&mut Self) -> Option<()>,
+    ) -> bool {
+        let passed = before.get(..before.len() - self.0.len());
+        let passed = passed.unwrap_or_default();
+        passed.is_ascii() || read(&mut Self(passed)).is_some()
     }
 
     pub(super) fn bool(&mut self) -> Option<bool> {

@@ -3,14 +3,11 @@
 //!
 //! `None` is no verdict: such bytes go the long way.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::cursor::Cursor;
 use super::stored::SETTLED;
-use super::{
-    IDS, KIND_ENTRY, KIND_HOLD, OpenHold, SettledRef, SettlementRef, Slate, Stored, known,
-};
+use super::{IDS, KIND_ENTRY, KIND_HOLD, OpenHold, Rest, SettlementRef, Slate, Stored, known};
 use crate::clock::Micros;
 use crate::command::Idempotency;
 use crate::entry::Funding;
@@ -46,18 +43,51 @@ pub(crate) fn glance(bytes: &[u8]) -> Option<Glance<'_>> {
     Some(Glance::Hold(names, key))
 }
 
+/// What was read; a settlement's numbers are on the slate.
+pub(super) enum Found<'a> {
+    Hold(Arc<OpenHold>, Ceiling),
+    Settled(Settled<'a>, Arc<OpenHold>),
+}
+
+/// A settlement without what is on the slate.
+pub(super) struct Settled<'a> {
+    seq: u64,
+    at: Micros,
+    hold: &'a [u8],
+    outcome: &'a str,
+    estimated: bool,
+}
+
+impl<'a> Found<'a> {
+    /// The record, with the rest of a settlement from the slate.
+    pub(super) fn stored(self, rest: &'a Rest) -> Stored<'a> {
+        match self {
+            Self::Hold(hold, granted) => Stored::Hold(hold, granted),
+            Self::Settled(settled, hold) => {
+                let settlement = SettlementRef {
+                    seq: settled.seq,
+                    at: settled.at,
+                    hold: settled.hold,
+                    settled: rest.settled(settled.outcome, settled.estimated),
+                };
+                Stored::Settled(settlement, hold)
+            }
+        }
+    }
+}
+
 /// Reads a hold, or a settlement whose hold is looked for with `open_of`.
 pub(super) fn read<'a>(
     bytes: &'a [u8],
-    slate: &'a mut Slate,
+    slate: &mut Slate,
     open_of: impl FnOnce(&Id) -> Option<Arc<OpenHold>>,
-) -> Option<Stored<'a>> {
+) -> Option<Found<'a>> {
     let (kind, body) = split(bytes)?;
     if kind == KIND_HOLD {
         let mut cursor = Cursor::new(body);
         let (hold, granted) = hold_in(&mut cursor, slate)?;
         let whole = cursor.rest().is_empty();
-        return whole.then_some(Stored::Hold(hold, granted));
+        return whole.then_some(Found::Hold(hold, granted));
     }
     let (seq, at, mut cursor) = settlement(body).filter(|_| kind == KIND_ENTRY)?;
     let before = cursor.rest();
@@ -70,14 +100,17 @@ pub(super) fn read<'a>(
         Some(open) => open,
         None => hold_in(&mut cursor, slate)?.0,
     };
-    let settlement = SettlementRef {
+    let hold_bytes = before.get(..before.len() - cursor.rest().len())?;
+    rest(&mut cursor, &mut slate.rest)?;
+    let settled = Settled {
         seq,
         at,
-        hold: before.get(..before.len() - cursor.rest().len())?,
-        settled: settled(&mut cursor, &mut slate.charge)?,
+        hold: hold_bytes,
+        outcome: cursor.text()?,
+        estimated: cursor.bool()?,
     };
     let whole = cursor.rest().is_empty();
-    whole.then_some(Stored::Settled(settlement, hold))
+    whole.then_some(Found::Settled(settled, hold))
 }
 
 fn split(bytes: &[u8]) -> Option<(u8, &[u8])> {
@@ -106,18 +139,17 @@ fn open(cursor: &mut Cursor<'_>, open: &mut OpenHold) -> Option<Ceiling> {
     let before = cursor.rest();
     let at = |cursor: &Cursor<'_>| before.len() - cursor.rest().len();
     (open.id, open.execution) = (cursor.id()?, cursor.id()?);
-    cursor.text()?;
-    cursor.text()?;
-    if cursor.bool()? {
-        cursor.text()?;
-    }
-    let whose_end = at(cursor);
-    cursor.text()?;
-    open.names_end = [whose_end, at(cursor)];
-    cursor.text()?;
-    for _ in 0..cursor.count()? {
-        cursor.text()?;
-        cursor.text()?;
+    let texts = cursor.rest();
+    open.names_end = texts_of(cursor, |cursor| {
+        cursor.skip_text()?;
+        Some(at(cursor))
+    })?;
+    let all_texts = cursor.are_texts_since(texts, |cursor| {
+        let read = |cursor: &mut Cursor<'_>| cursor.text().map(|_text| 0);
+        texts_of(cursor, read).map(|_ends| ())
+    });
+    if !all_texts {
+        return None;
     }
     let granted = Ceiling {
         cpu_ms: cursor.long()?,
@@ -140,23 +172,39 @@ fn open(cursor: &mut Cursor<'_>, open: &mut OpenHold) -> Option<Ceiling> {
     Some(granted)
 }
 
-/// The rest of a settlement, behind its hold.
-fn settled<'a>(cursor: &mut Cursor<'a>, room: &'a mut Charge) -> Option<SettledRef<'a>> {
-    let (posted, overrun) = (cursor.quantities()?, cursor.quantities()?);
-    charge(cursor, room)?;
-    let mut funded = Vec::new();
+/// Passes all texts of a hold by, each with `pass`, which says where it ends; gives that of the last
+/// name that usage is grouped by, and of the last name.
+fn texts_of(
+    cursor: &mut Cursor<'_>,
+    pass: impl Fn(&mut Cursor<'_>) -> Option<usize>,
+) -> Option<[usize; 2]> {
+    pass(cursor)?;
+    let project = pass(cursor)?;
+    let whose = if cursor.bool()? {
+        pass(cursor)?
+    } else {
+        project + 1
+    };
+    let all = pass(cursor)?;
+    pass(cursor)?;
+    for _ in 0..cursor.count()? {
+        pass(cursor)?;
+        pass(cursor)?;
+    }
+    Some([whose, all])
+}
+
+/// The numbers of a settlement, behind its hold.
+fn rest(cursor: &mut Cursor<'_>, slate: &mut Rest) -> Option<()> {
+    slate.posted = cursor.quantities()?;
+    slate.overrun = cursor.quantities()?;
+    charge(cursor, &mut slate.charge)?;
+    slate.funded.clear();
     for _ in 0..cursor.count()? {
         let (grant, amount) = (cursor.long()?, cursor.money()?);
-        funded.push(Funding { grant, amount });
+        slate.funded.push(Funding { grant, amount });
     }
-    Some(SettledRef {
-        posted,
-        overrun,
-        charge: Cow::Borrowed(room),
-        funded: Cow::Owned(funded),
-        outcome: cursor.text()?,
-        estimated: cursor.bool()?,
-    })
+    Some(())
 }
 
 fn charge(cursor: &mut Cursor<'_>, room: &mut Charge) -> Option<()> {

@@ -1,7 +1,5 @@
 //! Stored bytes are the same from every side, and what is not a record is told.
 
-use std::borrow::Cow;
-
 use super::*;
 use crate::entry::Settled;
 use crate::quantity::Ceiling;
@@ -16,7 +14,10 @@ fn records_round_trip_and_reject_what_is_not_theirs() {
     };
     let mut bytes = Vec::new();
     release.encode(&mut bytes);
-    let read = |bytes: &[u8]| Stored::read(bytes).map(|stored| stored.record());
+    let read = |bytes: &[u8]| {
+        let mut slate = Slate::default();
+        Stored::read_in(bytes, &mut slate, |_hold| None).map(|stored| stored.record())
+    };
     assert_eq!(read(&bytes).unwrap(), Record::Release(Arc::new(release)));
     assert_eq!(leaf(&bytes), None);
     assert_eq!(whole(&bytes), Ok(None));
@@ -104,10 +105,10 @@ fn a_hold_is_the_same_bytes_alone_kept_and_in_its_settlement() {
         at: 3,
         hold: open.bytes(),
         settled: SettledRef {
-            posted: Quantities::default(),
-            overrun: stored.quantities,
-            charge: Cow::Borrowed(&charge),
-            funded: Cow::Borrowed(&funded),
+            posted: &Quantities::default(),
+            overrun: &stored.quantities,
+            charge: &charge,
+            funded: &funded,
             outcome: "exited",
             estimated: true,
         },
@@ -131,7 +132,8 @@ fn a_hold_is_the_same_bytes_alone_kept_and_in_its_settlement() {
     let mut same = Vec::new();
     encode(&entry, &mut same);
     assert_eq!(same, bytes);
-    let record = Stored::read(&bytes).unwrap().record();
+    let mut slate = Slate::default();
+    let record = Stored::read(&bytes, &mut slate).unwrap().record();
     assert_eq!(
         record,
         Record::Settled(settlement.posting(Arc::new(open.clone())))
@@ -173,10 +175,10 @@ fn the_quick_way_takes_what_the_long_way_takes_and_nothing_else() {
         at: -3,
         hold: open.bytes(),
         settled: SettledRef {
-            posted: stored.quantities,
-            overrun: Quantities::default(),
-            charge: Cow::Borrowed(&charge),
-            funded: Cow::Borrowed(&funded),
+            posted: &stored.quantities,
+            overrun: &Quantities::default(),
+            charge: &charge,
+            funded: &funded,
             outcome: "exited",
             estimated: true,
         },
@@ -186,7 +188,7 @@ fn the_quick_way_takes_what_the_long_way_takes_and_nothing_else() {
     settlement.encode(&mut settled);
     let none = || None;
     let known = || Some(Arc::clone(&open));
-    let mut slate = Slate::default();
+    let (mut slate, mut other) = (Slate::default(), Slate::default());
     for (bytes, open_of) in [
         (&of_hold, &none as &dyn Fn() -> _),
         (&settled, &none),
@@ -198,7 +200,8 @@ fn the_quick_way_takes_what_the_long_way_takes_and_nothing_else() {
             let Some(taken) = quick::read(&bad, &mut slate, |_id| open_of()) else {
                 continue;
             };
-            let long = Stored::read(&bad).unwrap();
+            let taken = taken.stored(&slate.rest);
+            let long = Stored::read(&bad, &mut other).unwrap();
             assert_eq!(
                 (taken.seq(), taken.record()),
                 (long.seq(), long.record()),

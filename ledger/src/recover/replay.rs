@@ -14,7 +14,7 @@ use crate::journal::reader::Frame;
 use crate::merkle;
 use crate::options::Options;
 use crate::record::{self, Posting, Record, Slate};
-use crate::state::{Known, coming};
+use crate::state::{Known, Located, coming};
 use crate::view::store::Store;
 use crate::view::{Mark, Unwritten, View};
 use crate::walk::{self, Start};
@@ -123,6 +123,26 @@ struct Kept {
     slate: Slate,
 }
 
+impl Kept {
+    /// Where runs of a hold's names were counted before.
+    fn known_of(&self, record: &Record, near: Option<Located>) -> Option<Located> {
+        match record {
+            Record::Hold(hold) => near.or_else(|| self.known.find(hold.all_names())),
+            Record::Release(_) | Record::Settled(_) | Record::Entered(_) => None,
+        }
+    }
+
+    /// Keeps where a hold is counted, if that is for good.
+    fn keep(&mut self, record: &Record, located: Option<Located>) {
+        if let (Record::Hold(hold), Some(located)) = (record, located)
+            && let Some(run) = hold.run()
+            && located.is_whole(&run)
+        {
+            self.known.keep(hold.all_names(), located);
+        }
+    }
+}
+
 /// Takes in what of a frame the state and the rows up to `rows_lsn` lack; says how many settlements
 /// and adjustments the rows did.
 fn replay_frame(
@@ -136,7 +156,7 @@ fn replay_frame(
     let mut settlements = 0;
     let mut coming = coming(frame.payload);
     walk::records(number, frame, |read| {
-        coming.next(&view.state, &kept.known);
+        let near = coming.next(&view.state, &kept.known);
         let open = |id: &Id| view.state.hold(id).map(Arc::clone);
         let stored = read.stored(&mut kept.slate, open)?;
         let (record, is_entry) = (stored.record(), stored.seq().is_some());
@@ -144,7 +164,11 @@ fn replay_frame(
         let mut tenant = None;
         if read.lsn > view.state.lsn {
             let leaf = record::leaf(read.bytes).map(merkle::leaf);
-            let located = view.replay(read.lsn, &record, leaf, &mut kept.known)?;
+            let known = kept.known_of(&record, near);
+            let located = view.replay(read.lsn, &record, leaf, known)?;
+            if known.is_none() {
+                kept.keep(&record, located);
+            }
             tenant = located.map(|located| located.tenant);
         }
         if read.lsn > rows_lsn {

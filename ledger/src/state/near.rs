@@ -17,8 +17,10 @@ const AHEAD: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Coming<I> {
     records: I,
-    /// How many of them are near.
-    near: usize,
+    /// Where the last ones that were brought near are counted, as far as that was known.
+    located: [Option<Located>; AHEAD],
+    /// How many of them have come.
+    come: usize,
 }
 
 /// The records of a frame with this payload.
@@ -26,25 +28,34 @@ pub(crate) fn coming(payload: &[u8]) -> Coming<impl Iterator<Item = &[u8]>> {
     let records = frame::records(payload);
     Coming {
         records: records.map_while(|found| found.map(|(_, bytes)| bytes)),
-        near: 0,
+        located: [None; AHEAD],
+        come: AHEAD,
     }
 }
 
 impl<'a, I: Iterator<Item = &'a [u8]>> Coming<I> {
     /// To be called before each record of the frame: every few, the next ones are brought near.
-    pub(crate) fn next(&mut self, state: &State, known: &Known) {
-        if let Some(near) = self.near.checked_sub(1) {
-            self.near = near;
-            return;
+    /// Says where the record is counted, if that is known already.
+    pub(crate) fn next(&mut self, state: &State, known: &Known) -> Option<Located> {
+        if self.come == AHEAD {
+            self.come = 0;
+            let mut words = 0;
+            for located in &mut self.located {
+                let record = self.records.next().unwrap_or_default();
+                let (found, word) = state.near(record, known);
+                *located = found;
+                words ^= word;
+            }
+            black_box(words);
         }
-        self.near = AHEAD - 1;
-        let coming = self.records.by_ref().take(AHEAD);
-        black_box(coming.fold(0, |sum, bytes| sum ^ state.near(bytes, known)));
+        let located = self.located.get(self.come).copied().flatten();
+        self.come += 1;
+        located
     }
 }
 
 impl State {
-    fn near(&self, record: &[u8], known: &Known) -> u64 {
+    fn near(&self, record: &[u8], known: &Known) -> (Option<Located>, u64) {
         let (located, key) = match record::glance(record) {
             Some(Glance::Hold(names, key)) => (known.find(names), Some(key)),
             Some(Glance::Settled(hold)) => (self.located(&hold), None),
@@ -54,6 +65,6 @@ impl State {
             let tenant = self.placed(located.tenant)?;
             Some(tenant.near(located.scopes, key))
         });
-        tenant.unwrap_or_default()
+        (located, tenant.unwrap_or_default())
     }
 }

@@ -295,6 +295,11 @@ impl Tenant {
         plan.map_or(&self.rules, |plan| &plan.rules)
     }
 
+    /// Whether there is a cap on starts.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.caps != StartCaps::default()
+    }
+
     /// The caps on starts that concern a run through `key`, and how they stand.
     pub(crate) fn start_caps(
         &self,

@@ -89,10 +89,10 @@ impl Audit {
         let mut slate = mem::take(&mut self.slate);
         let mut coming = coming(frame.payload);
         walk::records(number, frame, |read| {
-            coming.next(&self.state, &self.known);
+            let near = coming.next(&self.state, &self.known);
             let open = |id: &Id| self.state.hold(id).map(Arc::clone);
             let stored = read.stored(&mut slate, open)?;
-            self.record(&read, &stored)?;
+            self.record(&read, &stored, near)?;
             if let Stored::Entered(entry) = &stored {
                 self.reversals.entry(entry, || Fault {
                     segment: number,
@@ -112,12 +112,18 @@ impl Audit {
         self.pass_checkpoint(walk::end(number, frame))
     }
 
-    fn record(&mut self, read: &Read<'_>, stored: &Stored<'_>) -> Result<(), String> {
+    /// Checks a record and takes it in; `near` is where it is counted, if that is known.
+    fn record(
+        &mut self,
+        read: &Read<'_>,
+        stored: &Stored<'_>,
+        near: Option<Located>,
+    ) -> Result<(), String> {
         let record = stored.record();
         let (mut known, mut released) = (None, None);
         match (stored, &record) {
             (Stored::Hold(hold, granted), _) => {
-                known = self.known.find(hold.all_names());
+                known = near.or_else(|| self.known.find(hold.all_names()));
                 let located = match known {
                     Some(located) => located,
                     None => self.locate(hold)?,
@@ -181,9 +187,11 @@ impl Audit {
                 "the hold passes its tenant's concurrency, or the tenant is suspended".into(),
             );
         }
-        let key = hold.key().ok_or("the hold's key cannot be read")?;
-        if let Some(too_fast) = tenant.too_fast(key, hold.opened_at) {
-            return Err(format!("the hold passes its cap on starts: {too_fast}"));
+        if tenant.is_capped() {
+            let key = hold.key().ok_or("the hold's key cannot be read")?;
+            if let Some(too_fast) = tenant.too_fast(key, hold.opened_at) {
+                return Err(format!("the hold passes its cap on starts: {too_fast}"));
+            }
         }
         let need = held(hold);
         if decide::lacking_credit(tenant, &need, hold.opened_at).is_some() {
@@ -243,11 +251,11 @@ impl Audit {
         let (_, tenant) = open.ok_or_else(|| format!("hold {} is not open", hold.id))?;
         let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
         let room = mem::take(&mut self.charge);
-        let charge = card.card.charge_in(room, &settled.posted, month);
-        if *settled.funded != tenant.credit.draw(hold.opened_at, posting.total) {
+        let charge = card.card.charge_in(room, settled.posted, month);
+        if settled.funded != tenant.credit.draw(hold.opened_at, posting.total) {
             return Err("the charge is not paid from the credit that there was".to_owned());
         }
-        if charge.as_ref() != Some(settled.charge.as_ref()) || posting.total > hold.amount {
+        if charge.as_ref() != Some(settled.charge) || posting.total > hold.amount {
             return Err("the charge is not what the rate card says".to_owned());
         }
         self.charge = charge.unwrap_or_default();
