@@ -105,7 +105,11 @@ pub(crate) fn recover(options: &Options, disk: &Arc<dyn Disk>) -> Result<Recover
     let (store, mark) = open_view(options, &found)?;
     let checkpoint_lsn = base.state.lsn;
     let bounds = Bounds::of(options);
-    let mut view = View::new(base, Rows::new(Arc::new(store)), found.tail.clone(), bounds);
+    let rows = match mark {
+        Some(_) => Rows::new(Arc::new(store)),
+        None => Rows::anew(Arc::new(store)),
+    };
+    let mut view = View::new(base, rows, found.tail.clone(), bounds);
     view.sealed.clone_from(&found.sealed);
     let view_lsn = replay(&mut view, dir, &found, mark, &mut |_, _| {})?;
     let journal_bytes = used_bytes(&found);

@@ -183,7 +183,7 @@ pub fn rebuild(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Rebuilt, Erro
     let base = recover::checkpoint(dir, &found)?;
     let mut view = View::new(
         base,
-        Rows::new(Arc::clone(&store)),
+        Rows::anew(Arc::clone(&store)),
         found.tail.clone(),
         bounds,
     );

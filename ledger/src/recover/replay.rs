@@ -156,7 +156,7 @@ fn replay_frame(
     let mut settlements = 0;
     let mut coming = coming(frame.payload);
     walk::records(number, frame, |read| {
-        let near = coming.next(&view.state, &kept.known);
+        let near = coming.next(&view.state, &kept.known, |_tenant| 0);
         let open = |id: &Id| view.state.hold(id).map(Arc::clone);
         let stored = read.stored(&mut kept.slate, open)?;
         let (record, is_entry) = (stored.record(), stored.seq().is_some());
@@ -214,7 +214,7 @@ pub(crate) fn write_rows(view: &mut View, mark: Mark) -> Result<(), Error> {
     view.rows
         .store()
         .commit(frozen.iter(), &commit::encode(&mark))?;
-    view.rows.committed();
+    view.rows.committed_up_to(view.state.at);
     view.unwritten = Unwritten::default();
     Ok(())
 }

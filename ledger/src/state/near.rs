@@ -6,65 +6,85 @@
 
 use std::hint::black_box;
 
-use super::{Known, Located, State};
+use super::{Known, Located, State, Tenant};
 use crate::journal::frame;
 use crate::record::{self, Glance};
 
 /// Records that are brought near at once.
 const AHEAD: usize = 16;
 
+/// A record: where it is counted, as far as that is known, and through which key it is a hold.
+type Near<'a> = Option<(Located, Option<&'a str>)>;
+
 /// The records of a frame that are still to come.
 #[derive(Debug)]
-pub(crate) struct Coming<I> {
+pub(crate) struct Coming<'a, I> {
     records: I,
-    /// Where the last ones that were brought near are counted, as far as that was known.
-    located: [Option<Located>; AHEAD],
+    /// The last ones that were brought near.
+    near: [Near<'a>; AHEAD],
     /// How many of them have come.
     come: usize,
 }
 
 /// The records of a frame with this payload.
-pub(crate) fn coming(payload: &[u8]) -> Coming<impl Iterator<Item = &[u8]>> {
+pub(crate) fn coming(payload: &[u8]) -> Coming<'_, impl Iterator<Item = &[u8]>> {
     let records = frame::records(payload);
     Coming {
         records: records.map_while(|found| found.map(|(_, bytes)| bytes)),
-        located: [None; AHEAD],
+        near: [None; AHEAD],
         come: AHEAD,
     }
 }
 
-impl<'a, I: Iterator<Item = &'a [u8]>> Coming<I> {
-    /// To be called before each record of the frame: every few, the next ones are brought near.
-    /// Says where the record is counted, if that is known already.
-    pub(crate) fn next(&mut self, state: &State, known: &Known) -> Option<Located> {
+impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
+    /// To be called before each record of the frame: every few, the next ones are brought near, and
+    /// with them what `also` reads of a tenant's place. Says where the record is counted, if that is
+    /// known already.
+    pub(crate) fn next(
+        &mut self,
+        state: &State,
+        known: &Known,
+        also: impl Fn(u32) -> u64,
+    ) -> Option<Located> {
         if self.come == AHEAD {
             self.come = 0;
-            let mut words = 0;
-            for located in &mut self.located {
+            for near in &mut self.near {
                 let record = self.records.next().unwrap_or_default();
-                let (found, word) = state.near(record, known);
-                *located = found;
-                words ^= word;
+                *near = state.locate_near(record, known);
             }
-            black_box(words);
+            black_box(self.touch(state, also));
         }
-        let located = self.located.get(self.come).copied().flatten();
+        let near = self.near.get(self.come).copied().flatten();
         self.come += 1;
-        located
+        near.map(|(located, _)| located)
+    }
+
+    /// In rounds, each of which finds what it goes out from near already: no round waits for one
+    /// record before it turns to the next.
+    fn touch(&self, state: &State, also: impl Fn(u32) -> u64) -> u64 {
+        let near = || self.near.iter().flatten();
+        let tenant = |located: &Located| state.placed(located.tenant);
+        let mut words = 0;
+        for (located, _) in near() {
+            words ^= also(located.tenant);
+            words ^= tenant(located).map_or(0, Tenant::near);
+        }
+        for (located, key) in near() {
+            let counters = |tenant: &Tenant| tenant.near_counters(located.scopes, key.is_some());
+            words ^= tenant(located).map_or(0, counters);
+        }
+        for (located, key) in near() {
+            words ^= tenant(located).map_or(0, |tenant| tenant.near_rest(located.scopes, *key));
+        }
+        words
     }
 }
 
 impl State {
-    fn near(&self, record: &[u8], known: &Known) -> (Option<Located>, u64) {
-        let (located, key) = match record::glance(record) {
-            Some(Glance::Hold(names, key)) => (known.find(names), Some(key)),
-            Some(Glance::Settled(hold)) => (self.located(&hold), None),
-            None => (None, None),
-        };
-        let tenant = located.and_then(|located: Located| {
-            let tenant = self.placed(located.tenant)?;
-            Some(tenant.near(located.scopes, key))
-        });
-        (located, tenant.unwrap_or_default())
+    fn locate_near<'a>(&self, record: &'a [u8], known: &Known) -> Near<'a> {
+        match record::glance(record)? {
+            Glance::Hold(names, key) => Some((known.find(names)?, Some(key))),
+            Glance::Settled(hold) => Some((self.located(&hold)?, None)),
+        }
     }
 }

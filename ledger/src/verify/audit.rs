@@ -89,7 +89,7 @@ impl Audit {
         let mut slate = mem::take(&mut self.slate);
         let mut coming = coming(frame.payload);
         walk::records(number, frame, |read| {
-            let near = coming.next(&self.state, &self.known);
+            let near = coming.next(&self.state, &self.known, |tenant| self.near(tenant));
             let open = |id: &Id| self.state.hold(id).map(Arc::clone);
             let stored = read.stored(&mut slate, open)?;
             self.record(&read, &stored, near)?;
@@ -110,6 +110,15 @@ impl Audit {
         })?;
         self.slate = slate;
         self.pass_checkpoint(walk::end(number, frame))
+    }
+
+    /// A word of a tenant's balance.
+    fn near(&self, tenant: u32) -> u64 {
+        let balance = usize::try_from(tenant).map(|place| self.balances.get(place));
+        let balance = balance.ok().flatten();
+        balance.map_or(0, |one| {
+            one.held.quantities.cpu_us ^ one.posted.quantities.cpu_us
+        })
     }
 
     /// Checks a record and takes it in; `near` is where it is counted, if that is known.

@@ -64,6 +64,9 @@ pub(crate) struct Rows {
     cycle: u64,
     /// The month of the last settlement, and its number.
     month: (Span, u32),
+    /// The last day and the last month of which the database may have rows; later ones are not
+    /// looked for in it. `None` where it had rows before.
+    stored: Option<[u32; 2]>,
 }
 
 /// Rows to be written, sorted by key: many, so that they lie in one piece.
@@ -105,6 +108,15 @@ impl Rows {
             warm: Vec::new(),
             cycle: 0,
             month: (Span { start: 0, end: 0 }, 0),
+            stored: None,
+        }
+    }
+
+    /// No warm rows over a database that is empty.
+    pub(crate) fn anew(store: Arc<Store>) -> Self {
+        Self {
+            stored: Some([0, 0]),
+            ..Self::new(store)
         }
     }
 
@@ -162,7 +174,12 @@ impl Rows {
             None => groups.entry(Names::from(names)).or_default(),
         };
         for (grain, number, slot) in places {
-            let warm = warm(group, &self.store, names, (grain, number))?;
+            let last = self.stored.map(|[day, month]| match grain {
+                Grain::Day => day,
+                Grain::Month => month,
+            });
+            let store = Some(&*self.store).filter(|_| last.is_none_or(|last| number <= last));
+            let warm = warm(group, store, names, (grain, number))?;
             if warm.row.lsn < lsn {
                 warm.row.lsn = lsn;
                 add(warm.row.slot(slot));
@@ -195,6 +212,13 @@ impl Rows {
             for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
                 warm.care = Care::Frozen;
                 frozen.push(&whose, warm);
+                if let Some([day, month]) = &mut self.stored {
+                    let last = match warm.grain {
+                        Grain::Day => day,
+                        Grain::Month => month,
+                    };
+                    *last = warm.number.max(*last);
+                }
             }
         }
         frozen.sort();
@@ -204,11 +228,26 @@ impl Rows {
     /// Frozen rows are durable: those that were not touched for a whole cycle need not be warm.
     pub(crate) fn committed(&mut self) {
         let cycle = self.cycle;
+        self.thaw(|warm| warm.cycle >= cycle);
+    }
+
+    /// All rows are durable: of those made again from the journal, only the last month's and the
+    /// day's at `at` are likely to be touched once more.
+    pub(crate) fn committed_up_to(&mut self, at: Micros) {
+        let [(_, day, _), (_, month, _)] = self.places(at);
+        self.thaw(|warm| match warm.grain {
+            Grain::Day => warm.number >= day,
+            Grain::Month => warm.number >= month,
+        });
+    }
+
+    /// What was frozen is in the database. Dirty rows stay warm, and those that `keep` says.
+    fn thaw(&mut self, keep: impl Fn(&Warm) -> bool) {
         let keep = |warm: &mut Warm| {
             if warm.care == Care::Frozen {
                 warm.care = Care::Clean;
             }
-            warm.care == Care::Dirty || warm.cycle >= cycle
+            warm.care == Care::Dirty || keep(warm)
         };
         for groups in &mut self.warm {
             groups.retain(|_, group| {
@@ -249,10 +288,10 @@ impl Rows {
     }
 }
 
-/// A row, from the group or the database, or a new one.
+/// A row, from the group or the database, if that can have it, or a new one.
 fn warm<'a>(
     group: &'a mut Vec<Warm>,
-    store: &Store,
+    store: Option<&Store>,
     names: &[u8],
     (grain, number): (Grain, u32),
 ) -> Result<&'a mut Warm, RowError> {
@@ -260,11 +299,9 @@ fn warm<'a>(
     let place = match group.iter().position(same) {
         Some(place) => place,
         None => {
-            let whose = Whose::read(names).ok_or(RowError::Decode)?;
-            let stored = store.get(&row::key(&whose, grain, number));
-            let row = match stored.map_err(RowError::Read)? {
+            let row = match store {
+                Some(store) => stored(store, names, (grain, number))?,
                 None => Row::default(),
-                Some(bytes) => Row::decode(&bytes).ok_or(RowError::Decode)?,
             };
             group.push(Warm {
                 grain,
@@ -277,4 +314,14 @@ fn warm<'a>(
         }
     };
     group.get_mut(place).ok_or(RowError::Decode)
+}
+
+/// A row of the database, or a new one.
+fn stored(store: &Store, names: &[u8], (grain, number): (Grain, u32)) -> Result<Row, RowError> {
+    let whose = Whose::read(names).ok_or(RowError::Decode)?;
+    let bytes = store.get(&row::key(&whose, grain, number));
+    match bytes.map_err(RowError::Read)? {
+        None => Ok(Row::default()),
+        Some(bytes) => Row::decode(&bytes).ok_or(RowError::Decode),
+    }
 }

@@ -2,23 +2,44 @@
 
 use super::{Places, Tenant};
 
+/// The places of a hold's scopes that mostly have quotas: tenant and project.
+const CHECKED: usize = 2;
+
 impl Tenant {
-    /// A word of each cache line that a hold through `key`, or the end of one, counted at these
-    /// places, needs.
-    pub(crate) fn near(&self, places: Places, key: Option<&str>) -> u64 {
+    /// Words of the tenant itself.
+    pub(crate) fn near(&self) -> u64 {
+        let lengths = [
+            self.counters.len(),
+            self.windows.len(),
+            self.rules.limits(0).len(),
+            self.plans.len(),
+        ];
+        let lengths = lengths.iter().fold(0, |all, length| all ^ length);
+        u64::try_from(lengths).unwrap_or(0) ^ u64::from(self.open) ^ self.starts.near()
+    }
+
+    /// Words of the counters at these places.
+    pub(crate) fn near_counters(&self, places: Places, hold: bool) -> u64 {
         let mut words = 0;
-        for place in places {
-            let limits = self.rules.limits(place);
-            let checked = key.is_some() && !limits.is_empty();
+        for (place, index) in places.into_iter().zip(0..) {
+            let checked = hold && index < CHECKED;
             words ^= self.at(place).map_or(0, |one| one.near(checked));
-            if checked {
-                words = limits.iter().fold(words, |words, one| words ^ one.near());
-            }
-        }
-        words ^= self.billing.near();
-        if let Some(key) = key {
-            words ^= self.starts.near(key) ^ u64::from(self.open);
         }
         words
+    }
+
+    /// Words of whatever else a hold through `key`, or the end of one, needs.
+    pub(crate) fn near_rest(&self, places: Places, key: Option<&str>) -> u64 {
+        let window = self
+            .windows
+            .first()
+            .map_or(0, |span| u64::from(span.end == 0));
+        let words = self.billing.near() ^ window;
+        let Some(key) = key else { return words };
+        let limits = places
+            .into_iter()
+            .take(CHECKED)
+            .flat_map(|place| self.rules.limits(place));
+        limits.fold(words, |words, limit| words ^ limit.near()) ^ self.starts.near_key(key)
     }
 }
