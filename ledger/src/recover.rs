@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::replay::open_view;
-pub(crate) use self::replay::{replay, write_rows};
+pub(crate) use self::replay::{Replay, write_rows};
 use crate::error::{Error, Fault, OpenError};
 use crate::file;
 use crate::index::{Index, Sealed};
@@ -27,6 +27,9 @@ use crate::state::{Bounds, State};
 use crate::view::rows::Rows;
 use crate::view::{CHECKPOINT, Checkpoint, View, checkpoint_path};
 use crate::walk::{self, Segments, Start};
+
+/// Settlements whose rows an open keeps in memory at once.
+const OPEN_STEP: u64 = 100_000;
 
 /// An opened ledger, before its threads.
 #[derive(Debug)]
@@ -45,15 +48,14 @@ pub(crate) struct Recovered {
 
 /// What the journal's files say by themselves.
 #[derive(Debug)]
-pub(crate) struct Found {
-    /// The segments.
-    pub(crate) segments: Segments,
+struct Found {
+    segments: Segments,
     /// The index of the last segment that has a frame, or of the first.
-    pub(crate) tail: Index,
+    tail: Index,
     /// The indexes of the segments before.
-    pub(crate) sealed: Vec<Sealed>,
+    sealed: Vec<Sealed>,
     /// The place behind the last frame.
-    pub(crate) end: Position,
+    end: Position,
 }
 
 /// The database of the view.
@@ -111,7 +113,14 @@ pub(crate) fn recover(options: &Options, disk: &Arc<dyn Disk>) -> Result<Recover
     };
     let mut view = View::new(base, rows, found.tail.clone(), bounds);
     view.sealed.clone_from(&found.sealed);
-    let view_lsn = replay(&mut view, dir, &found, mark, &mut |_, _| {})?;
+    let replay = Replay {
+        dir,
+        segments: &found.segments,
+        mark,
+        step: OPEN_STEP,
+        indexes: false,
+    };
+    let view_lsn = replay.run(&mut view, &mut |_, _| {})?;
     let journal_bytes = used_bytes(&found);
     let journal = journal(options, &found, disk)?;
     let committed = Committed {
@@ -143,7 +152,7 @@ fn drop_blank(dir: &Path) -> Result<(), Error> {
 }
 
 /// Looks through the journal's files, and makes missing indexes.
-pub(crate) fn find(dir: &Path) -> Result<Found, Error> {
+fn find(dir: &Path) -> Result<Found, Error> {
     let segments = walk::segments(dir)?;
     let last = last_used(dir, &segments)?;
     let mut sealed = Vec::new();
@@ -283,18 +292,23 @@ fn cut(dir: &Path, found: &Found, disk: &Arc<dyn Disk>) -> Result<(), Error> {
     })
 }
 
+/// Where a journal without a checkpoint begins.
+pub(crate) fn beginning(segments: &Segments) -> Checkpoint {
+    let first = segments.headers.first();
+    Checkpoint {
+        ledger: first.map_or(0, |header| header.ledger),
+        position: Start::first(segments).position,
+        frontier: Frontier::default(),
+        state: State::default(),
+    }
+}
+
 /// The checkpoint, or the beginning.
-pub(crate) fn checkpoint(dir: &Path, found: &Found) -> Result<Checkpoint, Error> {
-    let first = found.segments.headers.first();
-    let ledger = first.map_or(0, |header| header.ledger);
+fn checkpoint(dir: &Path, found: &Found) -> Result<Checkpoint, Error> {
+    let beginning = beginning(&found.segments);
     let read: Option<Checkpoint> = file::read(&checkpoint_path(dir), CHECKPOINT)?;
-    let Some(checkpoint) = read.filter(|checkpoint| checkpoint.ledger == ledger) else {
-        return Ok(Checkpoint {
-            ledger,
-            position: Start::first(&found.segments).position,
-            frontier: Frontier::default(),
-            state: State::default(),
-        });
+    let Some(checkpoint) = read.filter(|checkpoint| checkpoint.ledger == beginning.ledger) else {
+        return Ok(beginning);
     };
     if checkpoint.position > found.end {
         return Err(Error::Corrupt {

@@ -256,7 +256,7 @@ impl View {
     }
 
     /// Begins the index of another segment, if the frame lies in one.
-    fn turn(&mut self, segment: u32) {
+    pub(crate) fn turn(&mut self, segment: u32) {
         if segment != self.tail.segment {
             let next = Index::new(segment, self.tail.first_seq + self.tail.entries());
             let mut full = std::mem::replace(&mut self.tail, next);

@@ -9,18 +9,15 @@ use crate::commit;
 use crate::entry::Body;
 use crate::error::Error;
 use crate::id::Id;
-use crate::journal::Position;
 use crate::journal::reader::Frame;
+use crate::journal::{Position, segment};
 use crate::merkle;
 use crate::options::Options;
-use crate::record::{self, Posting, Record, Slate};
+use crate::record::{self, OpenHold, Posting, Record, Slate};
 use crate::state::{Known, Located, coming};
 use crate::view::store::Store;
 use crate::view::{Mark, Unwritten, View};
-use crate::walk::{self, Start};
-
-/// Settlements added to the rows between two commits while a view is made again.
-const REBUILD_STEP: u64 = 200_000;
+use crate::walk::{self, Segments, Start};
 
 /// The view's database and its head mark. What cannot be used is dropped, to be made again.
 pub(super) fn open_view(options: &Options, found: &Found) -> Result<(Store, Option<Mark>), Error> {
@@ -74,50 +71,133 @@ fn usable_view(
     }
 }
 
-/// Takes in what the checkpoint and the rows lack; says up to where the rows are committed.
-/// Tells `on` the end of each frame and the settlements taken in.
-pub(crate) fn replay(
-    view: &mut View,
-    dir: &Path,
-    found: &Found,
-    mark: Option<Mark>,
-    on: &mut dyn FnMut(Position, u64),
-) -> Result<u64, Error> {
-    let first = Start::first(&found.segments);
-    let rows_at = mark.map_or(first.position, |mark| mark.position);
-    let mut rows_lsn = mark.map_or(0, |mark| mark.lsn);
-    let mut start = if rows_at < view.position {
-        Start {
-            position: rows_at,
-            lsn: Some(rows_lsn + 1),
-        }
-    } else {
-        Start {
-            position: view.position,
-            lsn: Some(view.state.lsn + 1),
-        }
-    };
-    if start.lsn == Some(1) {
-        start = first;
+/// How a journal is replayed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replay<'a> {
+    /// The ledger's directory.
+    pub(crate) dir: &'a Path,
+    /// The journal.
+    pub(crate) segments: &'a Segments,
+    /// What the rows include, if there are any.
+    pub(crate) mark: Option<Mark>,
+    /// Settlements added to the rows between two commits: memory against rows written twice.
+    pub(crate) step: u64,
+    /// Whether to make the indexes of full segments, too.
+    pub(crate) indexes: bool,
+}
+
+impl Replay<'_> {
+    /// Takes in what the checkpoint and the rows lack; says up to where the rows are committed.
+    /// Tells `on` the end of each frame and the settlements taken in.
+    pub(crate) fn run(
+        &self,
+        view: &mut View,
+        on: &mut dyn FnMut(Position, u64),
+    ) -> Result<u64, Error> {
+        let mut rows_lsn = self.mark.map_or(0, |mark| mark.lsn);
+        let (mut since, mut settlements) = (0, 0);
+        let mut kept = Kept::default();
+        let start = self.start(view);
+        walk::walk(self.dir, self.segments, start, |number, frame| {
+            let end = walk::end(number, frame);
+            if self.indexes {
+                view.turn(number);
+            }
+            let taken = self.frame(view, (number, frame), rows_lsn, &mut kept)?;
+            (since, settlements) = (since + taken, settlements + taken);
+            on(end, settlements);
+            while let Some(index) = view.sealing.first().cloned() {
+                index.write(&segment::index_path(self.dir, index.segment))?;
+                view.index_written(&index);
+            }
+            if since >= self.step {
+                (rows_lsn, since) = (commit_rows(view, frame, end)?, 0);
+                tracing::info!(rows_lsn, "making the view again");
+            }
+            Ok(())
+        })?;
+        Ok(rows_lsn)
     }
-    let (mut since, mut settlements) = (0, 0);
-    let mut kept = Kept::default();
-    walk::walk(dir, &found.segments, start, |number, frame| {
-        let end = walk::end(number, frame);
-        let taken = replay_frame(view, number, frame, rows_lsn, &mut kept)?;
-        (since, settlements) = (since + taken, settlements + taken);
-        on(end, settlements);
-        if since >= REBUILD_STEP {
-            (rows_lsn, since) = (commit_rows(view, frame, end)?, 0);
-            tracing::info!(rows_lsn, "making the view again");
+
+    /// Where the first of the two that is behind goes on.
+    fn start(&self, view: &View) -> Start {
+        let first = Start::first(self.segments);
+        let rows_at = self.mark.map_or(first.position, |mark| mark.position);
+        let start = if rows_at < view.position {
+            Start {
+                position: rows_at,
+                lsn: Some(self.mark.map_or(0, |mark| mark.lsn) + 1),
+            }
+        } else {
+            Start {
+                position: view.position,
+                lsn: Some(view.state.lsn + 1),
+            }
+        };
+        if start.lsn == Some(1) { first } else { start }
+    }
+
+    /// Takes in what of a frame the state and the rows up to `rows_lsn` lack; says how many
+    /// settlements and adjustments the rows did.
+    fn frame(
+        &self,
+        view: &mut View,
+        (number, frame): (u32, &Frame<'_>),
+        rows_lsn: u64,
+        kept: &mut Kept,
+    ) -> Result<u64, Error> {
+        let before = view.state.lsn;
+        let mut settlements = 0;
+        let mut coming = coming(frame.payload);
+        walk::records(number, frame, |read| {
+            let rows = |tenant, hold: Option<&OpenHold>| {
+                hold.map_or(0, |hold| view.rows.near(tenant, hold.names()))
+            };
+            let near = coming.next(&view.state, &kept.known, rows);
+            let open = |id: &Id| view.state.hold(id).map(Arc::clone);
+            let stored = read.stored(&mut kept.slate, open)?;
+            let (record, is_entry) = (stored.record(), stored.seq().is_some());
+            let mut tenant = None;
+            if read.lsn > view.state.lsn {
+                let leaf = record::leaf(read.bytes).map(merkle::leaf);
+                let known = kept.known_of(&record, near);
+                let located = view.replay(read.lsn, &record, leaf, known)?;
+                if known.is_none() {
+                    kept.keep(&record, located);
+                }
+                tenant = located.map(|located| located.tenant);
+            }
+            if self.indexes {
+                view.tail.push(&record, tenant, read.offset);
+            }
+            if read.lsn > rows_lsn {
+                view.unwritten.add(record.at());
+                settlements += u64::from(counts(&record));
+                view.add_to_rows(read.lsn, &record, tenant);
+            }
+            if let Record::Hold(hold) | Record::Settled(Posting { hold, .. }) = record {
+                kept.slate.keep(hold);
+            }
+            Ok(is_entry)
+        })?;
+        if view.state.lsn > before {
+            view.position = walk::end(number, frame);
         }
-        Ok(())
-    })?;
-    Ok(rows_lsn)
+        Ok(settlements)
+    }
+}
+
+/// Whether the rows count a record.
+fn counts(record: &Record) -> bool {
+    match record {
+        Record::Settled(_) => true,
+        Record::Entered(entry) => !matches!(entry.body, Body::Acted(_)),
+        Record::Hold(_) | Record::Release(_) => false,
+    }
 }
 
 /// What is kept from frame to frame.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Kept {
     known: Known,
     slate: Slate,
@@ -141,57 +221,6 @@ impl Kept {
             self.known.keep(hold.all_names(), located);
         }
     }
-}
-
-/// Takes in what of a frame the state and the rows up to `rows_lsn` lack; says how many settlements
-/// and adjustments the rows did.
-fn replay_frame(
-    view: &mut View,
-    number: u32,
-    frame: &Frame<'_>,
-    rows_lsn: u64,
-    kept: &mut Kept,
-) -> Result<u64, Error> {
-    let before = view.state.lsn;
-    let mut settlements = 0;
-    let mut coming = coming(frame.payload);
-    walk::records(number, frame, |read| {
-        let near = coming.next(&view.state, &kept.known, |_tenant| 0);
-        let open = |id: &Id| view.state.hold(id).map(Arc::clone);
-        let stored = read.stored(&mut kept.slate, open)?;
-        let (record, is_entry) = (stored.record(), stored.seq().is_some());
-        drop(stored);
-        let mut tenant = None;
-        if read.lsn > view.state.lsn {
-            let leaf = record::leaf(read.bytes).map(merkle::leaf);
-            let known = kept.known_of(&record, near);
-            let located = view.replay(read.lsn, &record, leaf, known)?;
-            if known.is_none() {
-                kept.keep(&record, located);
-            }
-            tenant = located.map(|located| located.tenant);
-        }
-        if read.lsn > rows_lsn {
-            view.unwritten.add(record.at());
-            let counts = match &record {
-                Record::Settled(_) => true,
-                Record::Entered(entry) => !matches!(entry.body, Body::Acted(_)),
-                Record::Hold(_) | Record::Release(_) => false,
-            };
-            if counts {
-                view.add_to_rows(read.lsn, &record, tenant);
-                settlements += 1;
-            }
-        }
-        if let Record::Hold(hold) | Record::Settled(Posting { hold, .. }) = record {
-            kept.slate.keep(hold);
-        }
-        Ok(is_entry)
-    })?;
-    if view.state.lsn > before {
-        view.position = walk::end(number, frame);
-    }
-    Ok(settlements)
 }
 
 /// Writes the rows made so far, up to a frame that ends at `position`; returns its last command.

@@ -5,16 +5,43 @@
 //! once: a word of each cache line is read, and nothing is done with it.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use super::{Known, Located, State, Tenant};
+use crate::id::Id;
 use crate::journal::frame;
-use crate::record::{self, Glance};
+use crate::record::{self, Glance, OpenHold};
 
 /// Records that are brought near at once.
 const AHEAD: usize = 16;
 
-/// A record: where it is counted, as far as that is known, and through which key it is a hold.
-type Near<'a> = Option<(Located, Option<&'a str>)>;
+/// A record: where it is counted, as far as that is known, and what it is.
+type Near<'a> = Option<(Located, Kind<'a>)>;
+
+/// What is near of a record.
+#[derive(Clone, Copy, Debug)]
+enum Kind<'a> {
+    /// A hold through a key.
+    Hold(&'a str),
+    /// A settlement of a hold.
+    Settled(Id),
+}
+
+impl<'a> Kind<'a> {
+    fn key(self) -> Option<&'a str> {
+        match self {
+            Self::Hold(key) => Some(key),
+            Self::Settled(_) => None,
+        }
+    }
+
+    fn settled(self, state: &State) -> Option<&Arc<OpenHold>> {
+        match self {
+            Self::Hold(_) => None,
+            Self::Settled(id) => state.hold(&id),
+        }
+    }
+}
 
 /// The records of a frame that are still to come.
 #[derive(Debug)]
@@ -38,13 +65,13 @@ pub(crate) fn coming(payload: &[u8]) -> Coming<'_, impl Iterator<Item = &[u8]>> 
 
 impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
     /// To be called before each record of the frame: every few, the next ones are brought near, and
-    /// with them what `also` reads of a tenant's place. Says where the record is counted, if that is
-    /// known already.
+    /// with them what `also` reads of a tenant's place and the hold that is settled. Says where the
+    /// record is counted, if that is known already.
     pub(crate) fn next(
         &mut self,
         state: &State,
         known: &Known,
-        also: impl Fn(u32) -> u64,
+        also: impl Fn(u32, Option<&OpenHold>) -> u64,
     ) -> Option<Located> {
         if self.come == AHEAD {
             self.come = 0;
@@ -61,20 +88,22 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
 
     /// In rounds, each of which finds what it goes out from near already: no round waits for one
     /// record before it turns to the next.
-    fn touch(&self, state: &State, also: impl Fn(u32) -> u64) -> u64 {
+    fn touch(&self, state: &State, also: impl Fn(u32, Option<&OpenHold>) -> u64) -> u64 {
         let near = || self.near.iter().flatten();
         let tenant = |located: &Located| state.placed(located.tenant);
         let mut words = 0;
-        for (located, _) in near() {
-            words ^= also(located.tenant);
+        for (located, kind) in near() {
+            words ^= also(located.tenant, kind.settled(state).map(AsRef::as_ref));
             words ^= tenant(located).map_or(0, Tenant::near);
         }
-        for (located, key) in near() {
-            let counters = |tenant: &Tenant| tenant.near_counters(located.scopes, key.is_some());
+        for (located, kind) in near() {
+            let hold = kind.key().is_some();
+            let counters = |tenant: &Tenant| tenant.near_counters(located.scopes, hold);
             words ^= tenant(located).map_or(0, counters);
         }
-        for (located, key) in near() {
-            words ^= tenant(located).map_or(0, |tenant| tenant.near_rest(located.scopes, *key));
+        for (located, kind) in near() {
+            let rest = |tenant: &Tenant| tenant.near_rest(located.scopes, kind.key());
+            words ^= tenant(located).map_or(0, rest);
         }
         words
     }
@@ -83,8 +112,8 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
 impl State {
     fn locate_near<'a>(&self, record: &'a [u8], known: &Known) -> Near<'a> {
         match record::glance(record)? {
-            Glance::Hold(names, key) => Some((known.find(names)?, Some(key))),
-            Glance::Settled(hold) => Some((self.located(&hold)?, None)),
+            Glance::Hold(names, key) => Some((known.find(names)?, Kind::Hold(key))),
+            Glance::Settled(hold) => Some((self.located(&hold)?, Kind::Settled(hold))),
         }
     }
 }

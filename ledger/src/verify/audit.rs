@@ -89,7 +89,7 @@ impl Audit {
         let mut slate = mem::take(&mut self.slate);
         let mut coming = coming(frame.payload);
         walk::records(number, frame, |read| {
-            let near = coming.next(&self.state, &self.known, |tenant| self.near(tenant));
+            let near = coming.next(&self.state, &self.known, |tenant, _| self.near(tenant));
             let open = |id: &Id| self.state.hold(id).map(Arc::clone);
             let stored = read.stored(&mut slate, open)?;
             self.record(&read, &stored, near)?;

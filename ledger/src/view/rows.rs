@@ -125,6 +125,21 @@ impl Rows {
         &self.store
     }
 
+    /// Words of the rows of the tenant at a place that usage under these stored names mostly
+    /// changes; see [`crate::state::coming`].
+    pub(crate) fn near(&self, tenant: u32, names: &[u8]) -> u64 {
+        let groups = usize::try_from(tenant).map(|place| self.warm.get(place));
+        let group = groups.ok().flatten().and_then(|groups| groups.get(names));
+        let word = |warm: &Warm| {
+            let last = warm.row.slots.last();
+            last.map_or(0, |slot| {
+                slot.sums.usage.executions ^ u64::from(slot.number)
+            })
+        };
+        let ends = |group: &Vec<Warm>| group.first().map_or(0, word) ^ group.last().map_or(0, word);
+        group.map_or(0, ends)
+    }
+
     /// Adds the settlement of command `lsn` by the tenant at a place, unless a row includes it
     /// already.
     pub(crate) fn settle(
