@@ -151,7 +151,7 @@ fn used(sums: &Sums) -> Used {
     Used {
         posted: Amounts {
             quantities: sums.usage,
-            cost: sums.cost(None).0.saturating_add(sums.adjusted.0),
+            cost: sums.cost(None).0.saturating_add(sums.adjusted().0),
         },
         overrun: sums.overrun(),
     }

@@ -7,6 +7,7 @@ mod replay;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,8 +29,9 @@ use crate::view::rows::Rows;
 use crate::view::{CHECKPOINT, Checkpoint, View, checkpoint_path};
 use crate::walk::{self, Segments, Start};
 
-/// Settlements whose rows an open keeps in memory at once.
-const OPEN_STEP: u64 = 100_000;
+/// Settlements whose rows an open keeps in memory at once: by default more than a tail has, as it is
+/// bounded ([`Options::tail_max`]), so that its rows are written while commands are taken already.
+const OPEN_STEP: u64 = 300_000;
 
 /// An opened ledger, before its threads.
 #[derive(Debug)]
@@ -101,7 +103,7 @@ pub(crate) fn recover(options: &Options, disk: &Arc<dyn Disk>) -> Result<Recover
         maker(options, disk, None).make(1)?;
     }
     drop_blank(dir)?;
-    let found = find(dir)?;
+    let mut found = find(dir)?;
     cut(dir, &found, disk)?;
     let base = checkpoint(dir, &found)?;
     let (store, mark) = open_view(options, &found)?;
@@ -111,8 +113,8 @@ pub(crate) fn recover(options: &Options, disk: &Arc<dyn Disk>) -> Result<Recover
         Some(_) => Rows::new(Arc::new(store)),
         None => Rows::anew(Arc::new(store)),
     };
-    let mut view = View::new(base, rows, found.tail.clone(), bounds);
-    view.sealed.clone_from(&found.sealed);
+    let mut view = View::new(base, rows, mem::take(&mut found.tail), bounds);
+    view.sealed = mem::take(&mut found.sealed);
     let replay = Replay {
         dir,
         segments: &found.segments,
