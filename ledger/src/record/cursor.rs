@@ -40,32 +40,35 @@ impl<'a> Cursor<'a> {
     /// A number of at most 64 bits.
     #[inline]
     pub(super) fn long(&mut self) -> Option<u64> {
-        match self.0 {
-            [first, rest @ ..] if *first < 0x80 => {
+        match self.0.split_first() {
+            Some((first, rest)) if *first < 0x80 => {
                 self.0 = rest;
                 Some(u64::from(*first))
-            }
-            [first, second, rest @ ..] if (1..0x80).contains(second) => {
-                self.0 = rest;
-                Some(u64::from(*first & 0x7f) | u64::from(*second) << 7)
             }
             _ => self.longer(),
         }
     }
 
-    /// A number of up to eight bytes, of which eight lie there, all at once; else one by one.
+    /// A number of two to eight bytes, of which eight lie there, all at once; else one by one.
     fn longer(&mut self) -> Option<u64> {
-        let word = u64::from_le_bytes(*self.0.first_chunk::<8>().unwrap_or(&[0xff; 8]));
-        let last = (!word & MORE).trailing_zeros();
-        if last == u64::BITS {
+        let word = self
+            .0
+            .first_chunk::<8>()
+            .map(|eight| u64::from_le_bytes(*eight));
+        let word = word.unwrap_or(u64::MAX);
+        let ends = !word & MORE;
+        let Some(below) = ends.checked_sub(1) else {
             return u64::try_from(self.wide()?).ok();
-        }
-        let word = word & (u64::MAX >> (63 - last));
-        // The last byte of the shortest encoding has something in it, unless it is the only one.
-        if last > 7 && word >> (last - 7) == 0 {
+        };
+        // The highest bit of the last byte, and all bits up to it.
+        let end = ends & !below;
+        let word = word & (end | (end - 1));
+        // The last byte of the shortest encoding has something in it.
+        if word & (end - (end >> 7)) == 0 {
             return None;
         }
-        self.0 = self.0.get(usize::try_from(last / 8).ok()? + 1..)?;
+        let count = usize::try_from(end.trailing_zeros() / 8).ok()? + 1;
+        self.0 = self.0.get(count..)?;
         // Seven bits of each byte, put together in pairs, then in fours, then all.
         let word = word & !MORE;
         let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;

@@ -7,6 +7,8 @@
 //! A warm row always wins over the database's: it has everything that one has, and more.
 
 use std::borrow::Borrow;
+use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::row::{self, Grain, Key, Row, Sums};
@@ -86,10 +88,21 @@ impl Frozen {
         self.places.push([start, key, self.bytes.len()]);
     }
 
-    fn sort(&mut self) {
-        let Self { bytes, places } = self;
-        let key = |[start, end, _]: &[usize; 3]| bytes.get(*start..*end).unwrap_or_default();
-        places.sort_unstable_by(|one, other| key(one).cmp(key(other)));
+    fn key(&self, [start, end, _]: &[usize; 3]) -> &[u8] {
+        self.bytes.get(*start..*end).unwrap_or_default()
+    }
+
+    /// Sorts, given where each tenant's rows are: no other tenant's lie between them in the end.
+    fn sort(&mut self, mut tenants: Vec<Range<usize>>) {
+        let mut places = mem::take(&mut self.places);
+        for tenant in &tenants {
+            let theirs = places.get_mut(tenant.clone()).unwrap_or_default();
+            theirs.sort_unstable_by(|one, other| self.key(one).cmp(self.key(other)));
+        }
+        let first = |tenant: &Range<usize>| places.get(tenant.start).map(|place| self.key(place));
+        tenants.sort_unstable_by(|one, other| first(one).cmp(&first(other)));
+        let theirs = |tenant| places.get::<Range<usize>>(tenant).unwrap_or_default();
+        self.places = tenants.into_iter().flat_map(theirs).copied().collect();
     }
 
     /// The rows' keys and values, in order.
@@ -189,10 +202,7 @@ impl Rows {
             None => groups.entry(Names::from(names)).or_default(),
         };
         for (grain, number, slot) in places {
-            let last = self.stored.map(|[day, month]| match grain {
-                Grain::Day => day,
-                Grain::Month => month,
-            });
+            let last = self.stored.map(|mut last| *last_of(&mut last, grain));
             let store = Some(&*self.store).filter(|_| last.is_none_or(|last| number <= last));
             let warm = warm(group, store, names, (grain, number))?;
             if warm.row.lsn < lsn {
@@ -220,23 +230,24 @@ impl Rows {
     /// The dirty rows, which count as committed if [`Rows::committed`] follows.
     pub(crate) fn freeze(&mut self) -> Frozen {
         let mut frozen = Frozen::default();
-        for (names, group) in self.warm.iter_mut().flatten() {
-            let Some(whose) = Whose::read(names.borrow()) else {
-                continue;
-            };
-            for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
-                warm.care = Care::Frozen;
-                frozen.push(&whose, warm);
-                if let Some([day, month]) = &mut self.stored {
-                    let last = match warm.grain {
-                        Grain::Day => day,
-                        Grain::Month => month,
-                    };
-                    *last = warm.number.max(*last);
+        let mut tenants = Vec::new();
+        for groups in &mut self.warm {
+            let from = frozen.places.len();
+            for (names, group) in groups {
+                let Some(whose) = Whose::read(names.borrow()) else {
+                    continue;
+                };
+                for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
+                    warm.care = Care::Frozen;
+                    frozen.push(&whose, warm);
+                    if let Some(last) = self.stored.as_mut().map(|last| last_of(last, warm.grain)) {
+                        *last = warm.number.max(*last);
+                    }
                 }
             }
+            tenants.push(from..frozen.places.len());
         }
-        frozen.sort();
+        frozen.sort(tenants);
         frozen
     }
 
@@ -300,6 +311,13 @@ impl Rows {
         }
         rows.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         rows
+    }
+}
+
+fn last_of([day, month]: &mut [u32; 2], grain: Grain) -> &mut u32 {
+    match grain {
+        Grain::Day => day,
+        Grain::Month => month,
     }
 }
 
