@@ -29,8 +29,8 @@ use crate::view::rows::Rows;
 use crate::view::{CHECKPOINT, Checkpoint, View, checkpoint_path};
 use crate::walk::{self, Segments, Start};
 
-/// Settlements whose rows an open keeps in memory at once: by default more than a tail has, as it is
-/// bounded ([`Options::tail_max`]), so that its rows are written while commands are taken already.
+/// Settlements whose rows an open keeps in memory at once: by default more than a tail has, as it
+/// is bounded ([`Options::tail_max`]), so that its rows are written while commands are taken.
 const OPEN_STEP: u64 = 300_000;
 
 /// An opened ledger, before its threads.

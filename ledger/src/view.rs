@@ -233,9 +233,9 @@ impl View {
         Ok(())
     }
 
-    /// Takes a record of the journal's tail, and the hash of an entry, into state and tree; index and
-    /// rows are made apart. `known` is where runs of a hold's names were counted before. Says where
-    /// its hold is counted.
+    /// Takes a record of the journal's tail, and the hash of an entry, into state and tree; index
+    /// and rows are made apart. `known` is where runs of a hold's names were counted before. Says
+    /// where its hold is counted.
     pub(crate) fn replay(
         &mut self,
         lsn: u64,

@@ -231,8 +231,8 @@ impl<'a> Read<'a> {
     }
 }
 
-/// Calls `on` with every record of a frame, which says whether it is an entry. A fault that it tells
-/// is one of that record.
+/// Calls `on` with every record of a frame, which says whether it is an entry. A fault that it
+/// tells is one of that record.
 pub(crate) fn records<'a>(
     number: u32,
     frame: &Frame<'a>,

@@ -172,8 +172,8 @@ fn open(cursor: &mut Cursor<'_>, open: &mut OpenHold) -> Option<Ceiling> {
     Some(granted)
 }
 
-/// Passes all texts of a hold by, each with `pass`, which says where it ends; gives that of the last
-/// name that usage is grouped by, and of the last name.
+/// Passes all texts of a hold by, each with `pass`, which says where it ends; gives that of the
+/// last name that usage is grouped by, and of the last name.
 fn texts_of(
     cursor: &mut Cursor<'_>,
     pass: impl Fn(&mut Cursor<'_>) -> Option<usize>,
