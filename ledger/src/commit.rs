@@ -95,10 +95,7 @@ fn cycle(shared: &Shared, checkpoint: bool) -> Result<bool, Error> {
     write_indexes(shared, &freeze)?;
     match &freeze.rows {
         Some((frozen, mark)) => {
-            let rows = frozen
-                .iter()
-                .map(|(key, value)| (key.as_ref(), value.as_slice()));
-            if let Err(error) = store.commit(rows, &encode(mark)) {
+            if let Err(error) = store.commit(frozen.iter(), &encode(mark)) {
                 shared.view_mut().rows.not_committed();
                 return Err(error);
             }

@@ -8,7 +8,6 @@ mod effect;
 mod left;
 mod reduce;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 pub(crate) use self::left::left;
@@ -119,10 +118,10 @@ impl Charged {
             at,
             hold: self.hold.bytes(),
             settled: SettledRef {
-                posted: self.posted,
-                overrun: self.overrun,
-                charge: Cow::Borrowed(&self.charge),
-                funded: Cow::Borrowed(&self.funded),
+                posted: &self.posted,
+                overrun: &self.overrun,
+                charge: &self.charge,
+                funded: &self.funded,
                 outcome: &settlement.outcome,
                 estimated: settlement.estimated,
             },

@@ -151,7 +151,7 @@ fn used(sums: &Sums) -> Used {
     Used {
         posted: Amounts {
             quantities: sums.usage,
-            cost: sums.cost(None).0.saturating_add(sums.adjusted.0),
+            cost: sums.cost(None).0.saturating_add(sums.adjusted().0),
         },
         overrun: sums.overrun(),
     }
@@ -236,7 +236,7 @@ fn scan(
             if frame.header.first_lsn > as_of.lsn {
                 return Ok(scan);
             }
-            let durable = walk::decode(number, &frame, false)?;
+            let durable = walk::decode(number, &frame)?;
             for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
                 let over = item.record.at() >= range.1 && scan.open.is_empty();
                 if over || lsn > as_of.lsn {
@@ -289,7 +289,7 @@ fn first_at(shared: &Shared, number: u32) -> Result<Option<Micros>, Error> {
     let Step::Frame(frame) = reader.step()? else {
         return Ok(None);
     };
-    let durable = walk::decode(number, &frame, false)?;
+    let durable = walk::decode(number, &frame)?;
     Ok(durable.items.first().map(|item| item.record.at()))
 }
 

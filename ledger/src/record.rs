@@ -7,6 +7,8 @@
 //! What state and view take in is a [`Record`]: numbers, and the hold's bytes behind one pointer
 //! that all of them share.
 
+mod cursor;
+mod quick;
 mod stored;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use self::quick::{Glance, glance};
 pub(crate) use self::stored::{HoldRef, Run, SettledRef, SettlementRef, Whose};
 use crate::clock::Micros;
 use crate::codec;
@@ -21,7 +24,8 @@ use crate::command::{Effect, Idempotency};
 use crate::entry::{Body, Entry, EntryKind, Funding, Hold};
 use crate::id::Id;
 use crate::money::Money;
-use crate::quantity::{Meter, Quantities};
+use crate::quantity::{Ceiling, Meter, Quantities};
+use crate::rate::Charge;
 
 /// The versions of records. A change of a stored type is a new version, read beside the old ones;
 /// each record says the first one that knows it.
@@ -114,21 +118,59 @@ pub(crate) enum Record {
     Entered(Arc<Entry>),
 }
 
-/// A stored record, not yet made into what is taken in.
+/// A stored record, as it is read.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, on the stack"
-)]
 pub(crate) enum Stored<'a> {
-    /// A hold, and its own bytes.
-    Hold(HoldRef<'a>, &'a [u8]),
+    /// A hold, and the limits that it was granted.
+    Hold(Arc<OpenHold>, Ceiling),
     /// A release.
     Release(Arc<Release>),
     /// A settlement, and the hold that it carries.
-    Settled(SettlementRef<'a>, HoldRef<'a>),
+    Settled(SettlementRef<'a>, Arc<OpenHold>),
     /// An act or an adjustment.
     Entered(Arc<Entry>),
+}
+
+/// Holds kept to be used again.
+const SPARE_HOLDS: usize = 1_024;
+
+/// What records are read into: room that is used again for one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Slate {
+    /// Nobody else has these.
+    holds: Vec<Arc<OpenHold>>,
+    rest: Rest,
+}
+
+/// What a settlement says behind its hold, but for texts and flags.
+#[derive(Debug, Default)]
+struct Rest {
+    posted: Quantities,
+    overrun: Quantities,
+    charge: Charge,
+    funded: Vec<Funding>,
+}
+
+impl Rest {
+    fn settled<'a>(&'a self, outcome: &'a str, estimated: bool) -> SettledRef<'a> {
+        SettledRef {
+            posted: &self.posted,
+            overrun: &self.overrun,
+            charge: &self.charge,
+            funded: &self.funded,
+            outcome,
+            estimated,
+        }
+    }
+}
+
+impl Slate {
+    /// Keeps the room of a hold that has ended, if nobody else has it.
+    pub(crate) fn keep(&mut self, hold: Arc<OpenHold>) {
+        if Arc::strong_count(&hold) == 1 && self.holds.len() < SPARE_HOLDS {
+            self.holds.push(hold);
+        }
+    }
 }
 
 /// What lists of entries need of one.
@@ -169,7 +211,13 @@ impl OpenHold {
     /// The key that it was opened through.
     pub(crate) fn key(&self) -> Option<&str> {
         let [from, to] = self.names_end;
-        postcard::from_bytes(self.bytes.get(from..to)?).ok()
+        match self.bytes.get(from..to)? {
+            // Its length, below 128, and itself.
+            [length @ 0..0x80, key @ ..] if usize::from(*length) == key.len() => {
+                std::str::from_utf8(key).ok()
+            }
+            long => postcard::from_bytes(long).ok(),
+        }
     }
 
     /// The stored bytes of all names, from which [`Run::read`] reads them: different for different
@@ -225,8 +273,8 @@ impl SettlementRef<'_> {
             seq: self.seq,
             at: self.at,
             hold,
-            posted: settled.posted,
-            overrun: (!settled.overrun.is_zero()).then(|| Box::new(settled.overrun)),
+            posted: *settled.posted,
+            overrun: (!settled.overrun.is_zero()).then(|| Box::new(*settled.overrun)),
             total: settled.charge.total,
             costs,
             funded: settled.funded.to_vec(),
@@ -235,30 +283,56 @@ impl SettlementRef<'_> {
 }
 
 impl<'a> Stored<'a> {
-    /// Reads a record; the message says what is wrong with the bytes.
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, String> {
+    /// Reads a record with serde; the message says what is wrong with the bytes.
+    fn read(bytes: &'a [u8], slate: &'a mut Slate) -> Result<Self, String> {
         let (kind, body) = split(bytes)?;
         match kind {
-            KIND_HOLD => body_of(body).map(|hold| Self::Hold(hold, body)),
+            KIND_HOLD => body_of(body).map(|hold: HoldRef<'_>| {
+                let open = Arc::new(hold.open(body));
+                Self::Hold(open, hold.granted)
+            }),
             KIND_RELEASE => body_of(body).map(Self::Release),
-            KIND_ENTRY => Self::read_entry(body),
+            KIND_ENTRY => Self::read_entry(body, &mut slate.rest),
             other => Err(format!("record kind {other} is not known")),
         }
     }
 
-    fn read_entry(body: &'a [u8]) -> Result<Self, String> {
+    /// Reads a record; the message says what is wrong with the bytes. A settlement of a hold that
+    /// `open` finds shares that one, if it carries just its bytes.
+    pub(crate) fn read_in(
+        bytes: &'a [u8],
+        slate: &'a mut Slate,
+        open: impl FnOnce(&Id) -> Option<Arc<OpenHold>>,
+    ) -> Result<Self, String> {
+        match quick::read(bytes, slate, open) {
+            Some(found) => Ok(found.stored(&slate.rest)),
+            None => Self::read(bytes, slate),
+        }
+    }
+
+    fn read_entry(body: &'a [u8], slate: &'a mut Rest) -> Result<Self, String> {
         let ((seq, at, what), rest): ((u64, Micros, u32), _) = part_of(body)?;
         if what != stored::SETTLED {
             return body_of(body).map(Self::Entered);
         }
         let (hold, behind): (HoldRef<'a>, _) = part_of(rest)?;
+        let bytes = rest.get(..rest.len() - behind.len()).unwrap_or_default();
+        let (outcome, estimated);
+        (
+            slate.posted,
+            slate.overrun,
+            slate.charge,
+            slate.funded,
+            outcome,
+            estimated,
+        ) = body_of(behind)?;
         let settlement = SettlementRef {
             seq,
             at,
-            hold: rest.get(..rest.len() - behind.len()).unwrap_or_default(),
-            settled: body_of(behind)?,
+            hold: bytes,
+            settled: slate.settled(outcome, estimated),
         };
-        Ok(Self::Settled(settlement, hold))
+        Ok(Self::Settled(settlement, Arc::new(hold.open(bytes))))
     }
 
     /// The number of the entry, where it is one.
@@ -270,6 +344,14 @@ impl<'a> Stored<'a> {
         }
     }
 
+    /// The hold that it opens or ends, where it carries that.
+    pub(crate) fn into_hold(self) -> Option<Arc<OpenHold>> {
+        match self {
+            Self::Hold(hold, _) | Self::Settled(_, hold) => Some(hold),
+            Self::Release(_) | Self::Entered(_) => None,
+        }
+    }
+
     /// What lists need of it; `None` if it is no entry.
     pub(crate) fn head(&self) -> Option<Head<'_>> {
         match self {
@@ -277,7 +359,7 @@ impl<'a> Stored<'a> {
             Self::Settled(settlement, hold) => Some(Head {
                 at: settlement.at,
                 kind: EntryKind::Settled,
-                tenant: Some(hold.run.whose.tenant),
+                tenant: hold.whose().map(|whose| whose.tenant),
                 settles: Some((hold.execution, hold.opened_at)),
             }),
             Self::Entered(entry) => Some(Head {
@@ -292,11 +374,10 @@ impl<'a> Stored<'a> {
     /// What state and view take in.
     pub(crate) fn record(&self) -> Record {
         match self {
-            Self::Hold(hold, bytes) => Record::Hold(Arc::new(hold.open(bytes))),
+            Self::Hold(hold, _) => Record::Hold(Arc::clone(hold)),
             Self::Release(release) => Record::Release(Arc::clone(release)),
             Self::Settled(settlement, hold) => {
-                let hold = Arc::new(hold.open(settlement.hold));
-                Record::Settled(settlement.posting(hold))
+                Record::Settled(settlement.posting(Arc::clone(hold)))
             }
             Self::Entered(entry) => Record::Entered(Arc::clone(entry)),
         }
@@ -357,7 +438,7 @@ pub(crate) fn body(bytes: &[u8]) -> &[u8] {
 pub(crate) fn whole(bytes: &[u8]) -> Result<Option<Entry>, String> {
     match split(bytes)? {
         (KIND_ENTRY, body) => body_of(body).map(Some),
-        _ => Stored::read(bytes).map(|_other| None),
+        _ => Stored::read(bytes, &mut Slate::default()).map(|_other| None),
     }
 }
 

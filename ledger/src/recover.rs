@@ -7,11 +7,12 @@ mod replay;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::replay::open_view;
-pub(crate) use self::replay::{replay, write_rows};
+pub(crate) use self::replay::{Replay, write_rows};
 use crate::error::{Error, Fault, OpenError};
 use crate::file;
 use crate::index::{Index, Sealed};
@@ -21,11 +22,16 @@ use crate::journal::room::{Maker, Room, Segment};
 use crate::journal::{Journal, Position, segment};
 use crate::merkle::Frontier;
 use crate::options::Options;
+use crate::record::Slate;
 use crate::shared::Committed;
 use crate::state::{Bounds, State};
 use crate::view::rows::Rows;
 use crate::view::{CHECKPOINT, Checkpoint, View, checkpoint_path};
 use crate::walk::{self, Segments, Start};
+
+/// Settlements whose rows an open keeps in memory at once: by default more than a tail has, as it
+/// is bounded ([`Options::tail_max`]), so that its rows are written while commands are taken.
+const OPEN_STEP: u64 = 300_000;
 
 /// An opened ledger, before its threads.
 #[derive(Debug)]
@@ -44,15 +50,14 @@ pub(crate) struct Recovered {
 
 /// What the journal's files say by themselves.
 #[derive(Debug)]
-pub(crate) struct Found {
-    /// The segments.
-    pub(crate) segments: Segments,
+struct Found {
+    segments: Segments,
     /// The index of the last segment that has a frame, or of the first.
-    pub(crate) tail: Index,
+    tail: Index,
     /// The indexes of the segments before.
-    pub(crate) sealed: Vec<Sealed>,
+    sealed: Vec<Sealed>,
     /// The place behind the last frame.
-    pub(crate) end: Position,
+    end: Position,
 }
 
 /// The database of the view.
@@ -98,15 +103,26 @@ pub(crate) fn recover(options: &Options, disk: &Arc<dyn Disk>) -> Result<Recover
         maker(options, disk, None).make(1)?;
     }
     drop_blank(dir)?;
-    let found = find(dir)?;
+    let mut found = find(dir)?;
     cut(dir, &found, disk)?;
     let base = checkpoint(dir, &found)?;
     let (store, mark) = open_view(options, &found)?;
     let checkpoint_lsn = base.state.lsn;
     let bounds = Bounds::of(options);
-    let mut view = View::new(base, Rows::new(Arc::new(store)), found.tail.clone(), bounds);
-    view.sealed.clone_from(&found.sealed);
-    let view_lsn = replay(&mut view, dir, &found, mark, &mut |_, _| {})?;
+    let rows = match mark {
+        Some(_) => Rows::new(Arc::new(store)),
+        None => Rows::anew(Arc::new(store)),
+    };
+    let mut view = View::new(base, rows, mem::take(&mut found.tail), bounds);
+    view.sealed = mem::take(&mut found.sealed);
+    let replay = Replay {
+        dir,
+        segments: &found.segments,
+        mark,
+        step: OPEN_STEP,
+        indexes: false,
+    };
+    let view_lsn = replay.run(&mut view, &mut |_, _| {})?;
     let journal_bytes = used_bytes(&found);
     let journal = journal(options, &found, disk)?;
     let committed = Committed {
@@ -138,7 +154,7 @@ fn drop_blank(dir: &Path) -> Result<(), Error> {
 }
 
 /// Looks through the journal's files, and makes missing indexes.
-pub(crate) fn find(dir: &Path) -> Result<Found, Error> {
+fn find(dir: &Path) -> Result<Found, Error> {
     let segments = walk::segments(dir)?;
     let last = last_used(dir, &segments)?;
     let mut sealed = Vec::new();
@@ -225,12 +241,19 @@ fn index_of(
         },
         lsn: None,
     };
+    let mut slate = Slate::default();
     let finish = walk::walk(dir, &only, start, |number, frame| {
-        walk::records(number, frame, |read, stored| {
-            if let Some(head) = stored.head() {
-                index.push_head(&head, read.offset);
+        walk::records(number, frame, |read| {
+            let stored = read.stored(&mut slate, |_hold| None)?;
+            let head = stored.head();
+            if let Some(head) = &head {
+                index.push_head(head, read.offset);
             }
-            Ok(())
+            let is_entry = head.is_some();
+            if let Some(hold) = stored.into_hold() {
+                slate.keep(hold);
+            }
+            Ok(is_entry)
         })
     })?;
     Ok((index, finish.position))
@@ -271,18 +294,23 @@ fn cut(dir: &Path, found: &Found, disk: &Arc<dyn Disk>) -> Result<(), Error> {
     })
 }
 
+/// Where a journal without a checkpoint begins.
+pub(crate) fn beginning(segments: &Segments) -> Checkpoint {
+    let first = segments.headers.first();
+    Checkpoint {
+        ledger: first.map_or(0, |header| header.ledger),
+        position: Start::first(segments).position,
+        frontier: Frontier::default(),
+        state: State::default(),
+    }
+}
+
 /// The checkpoint, or the beginning.
-pub(crate) fn checkpoint(dir: &Path, found: &Found) -> Result<Checkpoint, Error> {
-    let first = found.segments.headers.first();
-    let ledger = first.map_or(0, |header| header.ledger);
+fn checkpoint(dir: &Path, found: &Found) -> Result<Checkpoint, Error> {
+    let beginning = beginning(&found.segments);
     let read: Option<Checkpoint> = file::read(&checkpoint_path(dir), CHECKPOINT)?;
-    let Some(checkpoint) = read.filter(|checkpoint| checkpoint.ledger == ledger) else {
-        return Ok(Checkpoint {
-            ledger,
-            position: Start::first(&found.segments).position,
-            frontier: Frontier::default(),
-            state: State::default(),
-        });
+    let Some(checkpoint) = read.filter(|checkpoint| checkpoint.ledger == beginning.ledger) else {
+        return Ok(beginning);
     };
     if checkpoint.position > found.end {
         return Err(Error::Corrupt {

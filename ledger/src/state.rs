@@ -10,6 +10,7 @@ mod credit;
 mod idempotency;
 mod known;
 mod lookup;
+mod near;
 mod rules;
 mod scope;
 mod starts;
@@ -26,6 +27,7 @@ pub(crate) use self::billing::Billing;
 pub(crate) use self::books::amounts;
 pub(crate) use self::credit::Credit;
 pub(crate) use self::known::Known;
+pub(crate) use self::near::coming;
 pub(crate) use self::rules::{Limit, Rule};
 use self::tenant::all_counted;
 pub(crate) use self::tenant::{Places, Stands, Tenant};
@@ -160,6 +162,12 @@ fn posted(posting: &Posting) -> Amounts {
     }
 }
 
+/// The card that an entry recorded.
+fn card_of(cards: &[Card], seq: u64) -> Option<&Card> {
+    let place = cards.binary_search_by_key(&seq, |card| card.seq).ok()?;
+    cards.get(place)
+}
+
 impl State {
     /// Takes in the record of command `lsn`. The message says why it cannot follow on this state:
     /// then the record, or this code, is wrong, and the state must not be used any more.
@@ -221,12 +229,11 @@ impl State {
     /// Adds what a hold has ended with to its month; answers the tenant's credit.
     fn bill(&mut self, open: &Open, posted: &Quantities) -> Result<&mut Credit, String> {
         let hold = &open.hold;
-        let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
-        let card = card.ok_or("its rate card is not known")?;
+        let card = card_of(&self.cards, hold.rate_card).ok_or("its rate card is not known")?;
         let tenant = Self::tenant_at(&mut self.tenants, open.located.tenant);
         let tenant = tenant.ok_or("its tenant is not known")?;
         let month = tenant.month(hold.opened_at);
-        tenant.billing.end(month, posted, &card);
+        tenant.billing.end(month, posted, &card.card);
         Ok(&mut tenant.credit)
     }
 
@@ -244,14 +251,13 @@ impl State {
             Some(located) => located,
             None => self.count(hold, bounds)?,
         };
-        let card = self.card(hold.rate_card).map(|card| Arc::clone(&card.card));
         let tenant = Self::tenant_at(&mut self.tenants, located.tenant);
         let tenant = tenant.ok_or("the hold's tenant is not known")?;
         let amounts = held(hold);
         tenant.on_places(located.scopes, at, |counters| counters.hold(&amounts));
-        if let Some(card) = card {
+        if let Some(card) = card_of(&self.cards, hold.rate_card) {
             let month = tenant.month(at);
-            tenant.billing.open(month, &card);
+            tenant.billing.open(month, &card.card);
         }
         tenant.open += 1;
         let key = hold.key().ok_or("the hold's key cannot be read")?;

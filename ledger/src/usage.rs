@@ -366,7 +366,7 @@ impl Plan<'_> {
             adjusted: if meter.is_some() {
                 Money::ZERO
             } else {
-                sums.adjusted
+                sums.adjusted()
             },
         };
         if !self.by_meter {
@@ -382,7 +382,7 @@ impl Plan<'_> {
             cost: Money::ZERO,
             ..item(None)
         };
-        let adjusted = (sums.adjusted != Money::ZERO).then_some((None, adjusted));
+        let adjusted = (sums.adjusted() != Money::ZERO).then_some((None, adjusted));
         adjusted.into_iter().chain(meters).collect()
     }
 }

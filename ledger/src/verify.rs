@@ -11,9 +11,10 @@ use std::sync::Arc;
 use self::audit::Audit;
 use crate::error::{Error, Fault, OpenError, VerifyError};
 use crate::file;
+use crate::index::Index;
 use crate::journal::reader::Rest;
 use crate::journal::{Position, segment};
-use crate::recover;
+use crate::recover::{self, Replay};
 use crate::state::Bounds;
 use crate::tree::Tree;
 use crate::view::rows::Rows;
@@ -23,6 +24,8 @@ use crate::walk::{self, Segments, Start};
 
 /// The database's cache while a view is made.
 const CACHE_BYTES: u64 = 64 << 20;
+/// Settlements whose rows a rebuild keeps in memory at once.
+const STEP: u64 = 200_000;
 /// Progress is told once for so many bytes.
 const TELL_BYTES: u64 = 1 << 20;
 /// A rebuilt checkpoint keeps retry keys of a week; the ledger looks only at those it wants.
@@ -174,40 +177,39 @@ pub fn rebuild(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Rebuilt, Erro
     })?;
     wipe(dir)?;
     Tree::remove(dir)?;
-    let found = recover::find(dir)?;
+    let segments = walk::segments(dir)?;
     let bounds = Bounds {
         idempotency_ttl_us: KEYS_KEPT_US,
         ..Bounds::audit()
     };
     let store = Arc::new(Store::open(&recover::view_path(dir), CACHE_BYTES)?);
-    let base = recover::checkpoint(dir, &found)?;
-    let mut view = View::new(
-        base,
-        Rows::new(Arc::clone(&store)),
-        found.tail.clone(),
-        bounds,
-    );
+    let base = recover::beginning(&segments);
+    let rows = Rows::anew(Arc::clone(&store));
+    let tail = Index::new(base.position.segment, 1);
+    let mut view = View::new(base, rows, tail, bounds);
     let mut teller = Teller {
         on,
-        segments: &found.segments,
+        segments: &segments,
         told: 0,
     };
-    recover::replay(
-        &mut view,
+    let replay = Replay {
         dir,
-        &found,
-        None,
-        &mut |position, settlements| {
-            teller.tell(position, settlements, false);
-        },
-    )?;
-    teller.tell(found.end, view.state.seq, true);
+        segments: &segments,
+        mark: None,
+        step: STEP,
+        indexes: true,
+    };
+    replay.run(&mut view, &mut |position, settlements| {
+        teller.tell(position, settlements, false);
+    })?;
+    teller.tell(view.position, view.state.seq, true);
     let mark = Mark {
         ledger: view.ledger,
         lsn: view.state.lsn,
         position: view.position,
     };
     recover::write_rows(&mut view, mark)?;
+    let indexes = u64::try_from(view.sealed.len()).unwrap_or(u64::MAX);
     let checkpoint = Checkpoint {
         ledger: view.ledger,
         position: view.position,
@@ -218,7 +220,7 @@ pub fn rebuild(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Rebuilt, Erro
     Ok(Rebuilt {
         entries: checkpoint.state.seq,
         rows: u64::try_from(store.rows()).unwrap_or(u64::MAX),
-        indexes: u64::try_from(found.sealed.len()).unwrap_or(u64::MAX),
+        indexes,
     })
 }
 

@@ -21,7 +21,7 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
-use crate::state::{Bounds, Known, Located, State};
+use crate::state::{Bounds, Located, State};
 
 /// The magic of the checkpoint file.
 pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP03";
@@ -233,37 +233,19 @@ impl View {
         Ok(())
     }
 
-    /// Takes a record of the journal's tail into state and tree; index and rows are made apart.
-    /// Says where its hold is counted.
-    pub(crate) fn replay_item(
-        &mut self,
-        lsn: u64,
-        item: &Item,
-        known: &mut Known,
-    ) -> Result<Option<Located>, String> {
-        let located = self.replay(lsn, &item.record, known)?;
-        if let Some(leaf) = item.leaf {
-            self.frontier.push(leaf);
-        }
-        Ok(located)
-    }
-
-    /// Takes a record into the state; `known` is where runs were counted before.
-    fn replay(
+    /// Takes a record of the journal's tail, and the hash of an entry, into state and tree; index
+    /// and rows are made apart. `known` is where runs of a hold's names were counted before. Says
+    /// where its hold is counted.
+    pub(crate) fn replay(
         &mut self,
         lsn: u64,
         record: &Record,
-        known: &mut Known,
+        leaf: Option<Hash>,
+        known: Option<Located>,
     ) -> Result<Option<Located>, String> {
-        let Record::Hold(hold) = record else {
-            return self.state.apply(lsn, record, None, &self.bounds);
-        };
-        let before = known.find(hold.all_names());
-        let located = self.state.apply(lsn, record, before, &self.bounds)?;
-        if let (None, Some(located), Some(run)) = (before, located, hold.run())
-            && located.is_whole(&run)
-        {
-            known.keep(hold.all_names(), located);
+        let located = self.state.apply(lsn, record, known, &self.bounds)?;
+        if let Some(leaf) = leaf {
+            self.frontier.push(leaf);
         }
         Ok(located)
     }
@@ -274,7 +256,7 @@ impl View {
     }
 
     /// Begins the index of another segment, if the frame lies in one.
-    fn turn(&mut self, segment: u32) {
+    pub(crate) fn turn(&mut self, segment: u32) {
         if segment != self.tail.segment {
             let next = Index::new(segment, self.tail.first_seq + self.tail.entries());
             let mut full = std::mem::replace(&mut self.tail, next);

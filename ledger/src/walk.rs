@@ -2,15 +2,16 @@
 //! headers, checksums, numbering, decoding, and nothing but zeros behind the last frame.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::entry::Entry;
 use crate::error::{Error, Fault};
+use crate::id::Id;
 use crate::journal::Position;
 use crate::journal::frame;
 use crate::journal::reader::{Frame, Reader, Rest, Step};
 use crate::journal::segment::{self, SegmentHeader};
-use crate::merkle;
-use crate::record::{self, Stored};
+use crate::record::{self, OpenHold, Slate, Stored};
 use crate::view::{Durable, Item};
 
 /// The segments of a journal, as found.
@@ -198,20 +199,44 @@ fn check(frame: &Frame<'_>, finish: &Finish, expected: Option<u64>) -> Result<()
 pub(crate) struct Read<'a> {
     /// The number of its command.
     pub(crate) lsn: u64,
+    /// Its number, if it is an entry.
+    pub(crate) seq: u64,
     /// Where its bytes lie in the segment.
     pub(crate) offset: u32,
     /// Its bytes.
     pub(crate) bytes: &'a [u8],
 }
 
-/// Calls `on` with every record of a frame, as `read` reads it; `seq_of` is its number, where it is
-/// an entry. A fault that `on` tells is one of that record.
-fn each<'a, T>(
+impl<'a> Read<'a> {
+    /// Reads it; see [`Stored::read_in`].
+    pub(crate) fn stored<'b>(
+        &self,
+        slate: &'b mut Slate,
+        open: impl FnOnce(&Id) -> Option<Arc<OpenHold>>,
+    ) -> Result<Stored<'b>, String>
+    where
+        'a: 'b,
+    {
+        let stored = Stored::read_in(self.bytes, slate, open)?;
+        self.is_numbered(stored.seq())?;
+        Ok(stored)
+    }
+
+    /// Whether it is an entry, as it says; that must have its number.
+    fn is_numbered(&self, seq: Option<u64>) -> Result<bool, String> {
+        match seq.filter(|seq| *seq != self.seq) {
+            Some(other) => Err(format!("the entry calls itself {other}")),
+            None => Ok(seq.is_some()),
+        }
+    }
+}
+
+/// Calls `on` with every record of a frame, which says whether it is an entry. A fault that it
+/// tells is one of that record.
+pub(crate) fn records<'a>(
     number: u32,
     frame: &Frame<'a>,
-    read: impl Fn(&'a [u8]) -> Result<T, String>,
-    seq_of: impl Fn(&T) -> Option<u64>,
-    mut on: impl FnMut(Read<'a>, &T) -> Result<(), String>,
+    mut on: impl FnMut(Read<'a>) -> Result<bool, String>,
 ) -> Result<(), Error> {
     let body = frame.offset + u64::try_from(frame::HEADER).unwrap_or(0);
     let mut seq = frame.header.next_seq;
@@ -222,14 +247,13 @@ fn each<'a, T>(
         let taken = found
             .ok_or_else(|| "a record is cut off".to_owned())
             .and_then(|(_, bytes)| {
-                let record = read(bytes)?;
-                let mine = seq_of(&record);
-                if let Some(other) = mine.filter(|mine| *mine != seq) {
-                    return Err(format!("the entry calls itself {other}"));
-                }
                 let offset = u32::try_from(offset).unwrap_or(u32::MAX);
-                on(Read { lsn, offset, bytes }, &record)?;
-                Ok(mine.is_some())
+                on(Read {
+                    lsn,
+                    seq,
+                    offset,
+                    bytes,
+                })
             });
         let is_entry = taken.map_err(|what| Error::Corrupt {
             fault: Fault {
@@ -259,26 +283,17 @@ fn each<'a, T>(
     })
 }
 
-/// Calls `on` with every record of a frame, as it is stored. A fault that `on` tells is one of that
-/// record.
-pub(crate) fn records<'a>(
-    number: u32,
-    frame: &Frame<'a>,
-    on: impl FnMut(Read<'a>, &Stored<'a>) -> Result<(), String>,
-) -> Result<(), Error> {
-    each(number, frame, Stored::read, Stored::seq, on)
-}
-
 /// Calls `on` with every entry of a frame.
 pub(crate) fn entries(
     number: u32,
     frame: &Frame<'_>,
     mut on: impl FnMut(&Entry),
 ) -> Result<(), Error> {
-    let seq_of = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.seq);
-    each(number, frame, record::whole, seq_of, |_, entry| {
+    records(number, frame, |read| {
+        let entry = record::whole(read.bytes)?;
+        let is_entry = read.is_numbered(entry.as_ref().map(|entry| entry.seq))?;
         entry.iter().for_each(&mut on);
-        Ok(())
+        Ok(is_entry)
     })
 }
 
@@ -291,19 +306,20 @@ pub(crate) fn end(number: u32, frame: &Frame<'_>) -> Position {
     }
 }
 
-/// Decodes a frame; with `hash`, also hashes its entries.
-pub(crate) fn decode(number: u32, frame: &Frame<'_>, hash: bool) -> Result<Durable, Error> {
+/// Decodes a frame.
+pub(crate) fn decode(number: u32, frame: &Frame<'_>) -> Result<Durable, Error> {
     let mut items = Vec::with_capacity(usize::try_from(frame.header.records).unwrap_or(0));
-    records(number, frame, |read, stored| {
-        let leaf = record::leaf(read.bytes).filter(|_| hash);
+    let mut slate = Slate::default();
+    records(number, frame, |read| {
+        let stored = read.stored(&mut slate, |_hold| None)?;
         items.push(Item {
             record: stored.record(),
             located: None,
             offset: read.offset,
             bytes: u32::try_from(read.bytes.len()).unwrap_or(u32::MAX),
-            leaf: leaf.map(merkle::leaf),
+            leaf: None,
         });
-        Ok(())
+        Ok(stored.seq().is_some())
     })?;
     Ok(Durable {
         start: frame.offset,

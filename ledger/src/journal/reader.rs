@@ -13,8 +13,10 @@ use super::frame::{self, FrameHeader};
 use super::segment::{self, SegmentHeader};
 use crate::error::Error;
 
-/// Bytes read at once.
-const CHUNK: usize = 1 << 20;
+/// Bytes read at once: as many as a processor's own cache holds beside what is made of them.
+const CHUNK: usize = 256 << 10;
+/// Bytes compared with zeros at once.
+const ZEROS: usize = 64;
 
 /// One segment being read.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl Reader {
 
     /// The next frame, or the end.
     pub(crate) fn step(&mut self) -> Result<Step<'_>, Error> {
-        let (offset, salt) = (self.offset, self.header.map_or(0, |header| header.salt));
+        let offset = self.offset;
         let Some((header, size)) = self.whole_frame(offset)? else {
             return Ok(Step::End(End {
                 offset,
@@ -125,8 +127,9 @@ impl Reader {
             }));
         };
         self.offset = offset + size;
-        let rest = self.read(offset + wide(frame::HEADER), header.rest())?;
-        let payload = header.payload(rest, salt).unwrap_or_default();
+        let length = usize::try_from(header.bytes).unwrap_or(usize::MAX);
+        // It has just been checked, whole.
+        let payload = self.read(offset + wide(frame::HEADER), length)?;
         Ok(Step::Frame(Frame {
             offset,
             header,
@@ -223,11 +226,7 @@ impl Reader {
         while end > from {
             let start = end.saturating_sub(wide(CHUNK)).max(from);
             let length = usize::try_from(end - start).unwrap_or(CHUNK);
-            let place = self
-                .read(start, length)?
-                .iter()
-                .rposition(|byte| *byte != 0);
-            if let Some(place) = place {
+            if let Some(place) = last_set(self.read(start, length)?) {
                 return Ok(Some(start + wide(place)));
             }
             end = start;
@@ -252,17 +251,43 @@ impl Reader {
         Ok(self.buffer.get(place..place + length).unwrap_or_default())
     }
 
+    /// Makes the buffer begin at `offset`; what it has of that already is not read again.
     fn fill(&mut self, offset: u64, length: usize) -> Result<(), Error> {
         let most = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(CHUNK);
-        self.buffer.resize(length.max(CHUNK).min(most), 0);
+        let wanted = length.max(CHUNK).min(most);
+        let skipped = offset.checked_sub(self.buffered_at);
+        let skipped = skipped.and_then(|skipped| usize::try_from(skipped).ok());
+        let skipped = skipped.filter(|skipped| *skipped < self.buffer.len());
+        let kept = skipped.map_or(0, |skipped| (self.buffer.len() - skipped).min(wanted));
+        if let Some(skipped) = skipped {
+            self.buffer.copy_within(skipped..skipped + kept, 0);
+        }
+        self.buffer.resize(wanted, 0);
         self.buffered_at = offset;
-        let read = self.file.read_exact_at(&mut self.buffer, offset);
-        read.map_err(|source| Error::File {
-            what: "read",
-            path: self.path.clone(),
-            source,
+        let rest = self.buffer.get_mut(kept..).unwrap_or_default();
+        let read = self.file.read_exact_at(rest, offset + wide(kept));
+        read.map_err(|source| {
+            self.buffer.clear();
+            Error::File {
+                what: "read",
+                path: self.path.clone(),
+                source,
+            }
         })
     }
+}
+
+/// The place of the last byte that is not zero.
+fn last_set(bytes: &[u8]) -> Option<usize> {
+    let (blocks, rest) = bytes.as_chunks::<ZEROS>();
+    let set = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0);
+    let whole = bytes.len() - rest.len();
+    if let Some(place) = set(rest) {
+        return Some(whole + place);
+    }
+    let any = |block: &[u8; ZEROS]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let block = blocks.iter().rposition(any)?;
+    Some(block * ZEROS + set(blocks.get(block)?)?)
 }
 
 fn wide(length: usize) -> u64 {

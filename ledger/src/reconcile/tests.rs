@@ -141,7 +141,8 @@ fn a_row_that_was_changed_is_told_with_its_tenant_and_meter() {
     let mut row = Row::decode(&value).unwrap();
     row.slots[0].sums.usage.executions -= 1;
     row.slots[0].sums.usage.cpu_us -= 1;
-    let changed = row.encode();
+    let mut changed = Vec::new();
+    row.append(&mut changed);
     store
         .commit([(name.as_ref(), changed.as_slice())].into_iter(), &mark)
         .unwrap();

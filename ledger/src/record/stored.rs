@@ -3,8 +3,6 @@
 //!
 //! [`crate::Hold`] and [`crate::Settled`] are the same bytes for those who keep them.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use super::OpenHold;
@@ -61,18 +59,18 @@ pub(crate) struct HoldRef<'a> {
 }
 
 /// The stored form of [`crate::Settled`], behind its hold.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct SettledRef<'a> {
-    pub(crate) posted: Quantities,
-    pub(crate) overrun: Quantities,
-    pub(crate) charge: Cow<'a, Charge>,
-    pub(crate) funded: Cow<'a, [Funding]>,
+    pub(crate) posted: &'a Quantities,
+    pub(crate) overrun: &'a Quantities,
+    pub(crate) charge: &'a Charge,
+    pub(crate) funded: &'a [Funding],
     pub(crate) outcome: &'a str,
     pub(crate) estimated: bool,
 }
 
 /// A settlement's entry as it is stored.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SettlementRef<'a> {
     /// Number of the entry.
     pub(crate) seq: u64,

@@ -1,11 +1,9 @@
 //! Stored bytes are the same from every side, and what is not a record is told.
 
-use std::borrow::Cow;
-
 use super::*;
 use crate::entry::Settled;
 use crate::quantity::Ceiling;
-use crate::rate::Charge;
+use crate::rate::{Charge, ChargeLine};
 
 #[test]
 fn records_round_trip_and_reject_what_is_not_theirs() {
@@ -16,7 +14,10 @@ fn records_round_trip_and_reject_what_is_not_theirs() {
     };
     let mut bytes = Vec::new();
     release.encode(&mut bytes);
-    let read = |bytes: &[u8]| Stored::read(bytes).map(|stored| stored.record());
+    let read = |bytes: &[u8]| {
+        let mut slate = Slate::default();
+        Stored::read_in(bytes, &mut slate, |_hold| None).map(|stored| stored.record())
+    };
     assert_eq!(read(&bytes).unwrap(), Record::Release(Arc::new(release)));
     assert_eq!(leaf(&bytes), None);
     assert_eq!(whole(&bytes), Ok(None));
@@ -104,10 +105,10 @@ fn a_hold_is_the_same_bytes_alone_kept_and_in_its_settlement() {
         at: 3,
         hold: open.bytes(),
         settled: SettledRef {
-            posted: Quantities::default(),
-            overrun: stored.quantities,
-            charge: Cow::Borrowed(&charge),
-            funded: Cow::Borrowed(&funded),
+            posted: &Quantities::default(),
+            overrun: &stored.quantities,
+            charge: &charge,
+            funded: &funded,
             outcome: "exited",
             estimated: true,
         },
@@ -131,11 +132,106 @@ fn a_hold_is_the_same_bytes_alone_kept_and_in_its_settlement() {
     let mut same = Vec::new();
     encode(&entry, &mut same);
     assert_eq!(same, bytes);
-    let record = Stored::read(&bytes).unwrap().record();
+    let mut slate = Slate::default();
+    let record = Stored::read(&bytes, &mut slate).unwrap().record();
     assert_eq!(
         record,
         Record::Settled(settlement.posting(Arc::new(open.clone())))
     );
+}
+
+/// Bytes that differ in one bit, or end early.
+fn damaged(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let flipped = (0..bytes.len() * 8).map(|bit| {
+        let mut bad = bytes.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        bad
+    });
+    flipped.chain((0..bytes.len()).map(|end| bytes[..end].to_vec()))
+}
+
+#[test]
+fn the_quick_way_takes_what_the_long_way_takes_and_nothing_else() {
+    let stored = hold("acme", Some("f"));
+    let open = Arc::new(opened(&stored));
+    let charge = Charge {
+        currency: "USD".to_owned(),
+        total: Money(-5),
+        lines: vec![ChargeLine {
+            meter: Meter::MemoryByteMs,
+            tier: 200,
+            quantity: 1 << 100,
+            unit_size: 1 << 60,
+            rate: Money(70_000),
+            amount: Money(-1 << 90),
+        }],
+    };
+    let funded = [Funding {
+        grant: 3,
+        amount: Money(2),
+    }];
+    let settlement = SettlementRef {
+        seq: 9_000,
+        at: -3,
+        hold: open.bytes(),
+        settled: SettledRef {
+            posted: &stored.quantities,
+            overrun: &Quantities::default(),
+            charge: &charge,
+            funded: &funded,
+            outcome: "exited",
+            estimated: true,
+        },
+    };
+    let (mut of_hold, mut settled) = (Vec::new(), Vec::new());
+    stored.encode(&mut of_hold);
+    settlement.encode(&mut settled);
+    let none = || None;
+    let known = || Some(Arc::clone(&open));
+    let (mut slate, mut other) = (Slate::default(), Slate::default());
+    for (bytes, open_of) in [
+        (&of_hold, &none as &dyn Fn() -> _),
+        (&settled, &none),
+        (&settled, &known),
+    ] {
+        let whole = quick::read(bytes, &mut slate, |_id| open_of());
+        assert!(whole.is_some());
+        for bad in std::iter::once(bytes.clone()).chain(damaged(bytes)) {
+            let Some(taken) = quick::read(&bad, &mut slate, |_id| open_of()) else {
+                continue;
+            };
+            let taken = taken.stored(&slate.rest);
+            let long = Stored::read(&bad, &mut other).unwrap();
+            assert_eq!(
+                (taken.seq(), taken.record()),
+                (long.seq(), long.record()),
+                "{bad:?}"
+            );
+            match (&taken, &long) {
+                (Stored::Hold(_, granted), Stored::Hold(_, other)) => assert_eq!(granted, other),
+                (Stored::Settled(one, _), Stored::Settled(other, _)) => assert_eq!(one, other),
+                _ => panic!("two kinds of record"),
+            }
+            let hold = taken.into_hold().unwrap();
+            slate.keep(hold);
+        }
+    }
+}
+
+#[test]
+fn a_glance_sees_names_and_holds() {
+    let stored = hold("acme", Some("f"));
+    let open = opened(&stored);
+    let mut bytes = Vec::new();
+    stored.encode(&mut bytes);
+    assert_eq!(glance(&bytes), Some(Glance::Hold(open.all_names(), "key")));
+    bytes.truncate(PREFIX + IDS);
+    assert_eq!(glance(&bytes), None);
+    let mut bytes = vec![KIND_ENTRY, VERSION];
+    codec::append(&mut bytes, &(1_u64, 2_i64, 0_u32));
+    assert_eq!(glance(&bytes), None);
+    bytes.extend_from_slice(open.bytes());
+    assert_eq!(glance(&bytes), Some(Glance::Settled(stored.id)));
 }
 
 #[test]

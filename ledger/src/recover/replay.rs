@@ -2,21 +2,22 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Found, view_path};
 use crate::commit;
 use crate::entry::Body;
-use crate::error::{Error, Fault};
-use crate::journal::Position;
+use crate::error::Error;
+use crate::id::Id;
+use crate::journal::reader::Frame;
+use crate::journal::{Position, segment};
+use crate::merkle;
 use crate::options::Options;
-use crate::record::Record;
-use crate::state::Known;
+use crate::record::{self, OpenHold, Posting, Record, Slate};
+use crate::state::{Known, Located, coming};
 use crate::view::store::Store;
-use crate::view::{Durable, Mark, Unwritten, View};
-use crate::walk::{self, Start};
-
-/// Settlements added to the rows between two commits while a view is made again.
-const REBUILD_STEP: u64 = 200_000;
+use crate::view::{Mark, Unwritten, View};
+use crate::walk::{self, Segments, Start};
 
 /// The view's database and its head mark. What cannot be used is dropped, to be made again.
 pub(super) fn open_view(options: &Options, found: &Found) -> Result<(Store, Option<Mark>), Error> {
@@ -70,97 +71,167 @@ fn usable_view(
     }
 }
 
-/// Takes in what the checkpoint and the rows lack; says up to where the rows are committed.
-/// Tells `on` the end of each frame and the settlements taken in.
-pub(crate) fn replay(
-    view: &mut View,
-    dir: &Path,
-    found: &Found,
-    mark: Option<Mark>,
-    on: &mut dyn FnMut(Position, u64),
-) -> Result<u64, Error> {
-    let first = Start::first(&found.segments);
-    let rows_at = mark.map_or(first.position, |mark| mark.position);
-    let mut rows_lsn = mark.map_or(0, |mark| mark.lsn);
-    let mut start = if rows_at < view.position {
-        Start {
-            position: rows_at,
-            lsn: Some(rows_lsn + 1),
-        }
-    } else {
-        Start {
-            position: view.position,
-            lsn: Some(view.state.lsn + 1),
-        }
-    };
-    if start.lsn == Some(1) {
-        start = first;
-    }
-    let (mut since, mut settlements) = (0, 0);
-    let mut known = Known::default();
-    walk::walk(dir, &found.segments, start, |number, frame| {
-        let durable = walk::decode(number, frame, frame.header.first_lsn > view.state.lsn)?;
-        let taken = replay_frame(view, &durable, rows_lsn, &mut known)?;
-        (since, settlements) = (since + taken, settlements + taken);
-        on(durable.position, settlements);
-        if since >= REBUILD_STEP {
-            (rows_lsn, since) = (commit_rows(view, &durable)?, 0);
-            tracing::info!(rows_lsn, "making the view again");
-        }
-        Ok(())
-    })?;
-    Ok(rows_lsn)
+/// How a journal is replayed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replay<'a> {
+    /// The ledger's directory.
+    pub(crate) dir: &'a Path,
+    /// The journal.
+    pub(crate) segments: &'a Segments,
+    /// What the rows include, if there are any.
+    pub(crate) mark: Option<Mark>,
+    /// Settlements added to the rows between two commits: memory against rows written twice.
+    pub(crate) step: u64,
+    /// Whether to make the indexes of full segments, too.
+    pub(crate) indexes: bool,
 }
 
-fn replay_frame(
-    view: &mut View,
-    durable: &Durable,
-    rows_lsn: u64,
-    known: &mut Known,
-) -> Result<u64, Error> {
-    let mut settlements = 0;
-    for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
-        let fault = |what| Error::Corrupt {
-            fault: Fault {
-                segment: durable.position.segment,
-                offset: item.offset.into(),
-                lsn,
-                seq: 0,
-                what,
-            },
-        };
-        let mut located = None;
-        if lsn > view.state.lsn {
-            located = view.replay_item(lsn, item, known).map_err(fault)?;
-            view.position = durable.position;
-        }
-        if lsn > rows_lsn {
-            view.unwritten.add(item.record.at());
-        }
-        let counts = match &item.record {
-            Record::Settled(_) => true,
-            Record::Entered(entry) => !matches!(entry.body, Body::Acted(_)),
-            Record::Hold(_) | Record::Release(_) => false,
-        };
-        if counts && lsn > rows_lsn {
-            let tenant = located.map(|located| located.tenant);
-            view.add_to_rows(lsn, &item.record, tenant);
-            settlements += 1;
-        }
+impl Replay<'_> {
+    /// Takes in what the checkpoint and the rows lack; says up to where the rows are committed.
+    /// Tells `on` the end of each frame and the settlements taken in.
+    pub(crate) fn run(
+        &self,
+        view: &mut View,
+        on: &mut dyn FnMut(Position, u64),
+    ) -> Result<u64, Error> {
+        let mut rows_lsn = self.mark.map_or(0, |mark| mark.lsn);
+        let (mut since, mut settlements) = (0, 0);
+        let mut kept = Kept::default();
+        let start = self.start(view);
+        walk::walk(self.dir, self.segments, start, |number, frame| {
+            let end = walk::end(number, frame);
+            if self.indexes {
+                view.turn(number);
+            }
+            let taken = self.frame(view, (number, frame), rows_lsn, &mut kept)?;
+            (since, settlements) = (since + taken, settlements + taken);
+            on(end, settlements);
+            while let Some(index) = view.sealing.first().cloned() {
+                index.write(&segment::index_path(self.dir, index.segment))?;
+                view.index_written(&index);
+            }
+            if since >= self.step {
+                (rows_lsn, since) = (commit_rows(view, frame, end)?, 0);
+                tracing::info!(rows_lsn, "making the view again");
+            }
+            Ok(())
+        })?;
+        Ok(rows_lsn)
     }
-    Ok(settlements)
+
+    /// Where the first of the two that is behind goes on.
+    fn start(&self, view: &View) -> Start {
+        let first = Start::first(self.segments);
+        let rows_at = self.mark.map_or(first.position, |mark| mark.position);
+        let start = if rows_at < view.position {
+            Start {
+                position: rows_at,
+                lsn: Some(self.mark.map_or(0, |mark| mark.lsn) + 1),
+            }
+        } else {
+            Start {
+                position: view.position,
+                lsn: Some(view.state.lsn + 1),
+            }
+        };
+        if start.lsn == Some(1) { first } else { start }
+    }
+
+    /// Takes in what of a frame the state and the rows up to `rows_lsn` lack; says how many
+    /// settlements and adjustments the rows did.
+    fn frame(
+        &self,
+        view: &mut View,
+        (number, frame): (u32, &Frame<'_>),
+        rows_lsn: u64,
+        kept: &mut Kept,
+    ) -> Result<u64, Error> {
+        let before = view.state.lsn;
+        let mut settlements = 0;
+        let mut coming = coming(frame.payload);
+        walk::records(number, frame, |read| {
+            let rows = |tenant, hold: Option<&OpenHold>| {
+                hold.map_or(0, |hold| view.rows.near(tenant, hold.names()))
+            };
+            let near = coming.next(&view.state, &kept.known, rows);
+            let open = |id: &Id| view.state.hold(id).map(Arc::clone);
+            let stored = read.stored(&mut kept.slate, open)?;
+            let (record, is_entry) = (stored.record(), stored.seq().is_some());
+            let mut tenant = None;
+            if read.lsn > view.state.lsn {
+                let leaf = record::leaf(read.bytes).map(merkle::leaf);
+                let known = kept.known_of(&record, near);
+                let located = view.replay(read.lsn, &record, leaf, known)?;
+                if known.is_none() {
+                    kept.keep(&record, located);
+                }
+                tenant = located.map(|located| located.tenant);
+            }
+            if self.indexes {
+                view.tail.push(&record, tenant, read.offset);
+            }
+            if read.lsn > rows_lsn {
+                view.unwritten.add(record.at());
+                settlements += u64::from(counts(&record));
+                view.add_to_rows(read.lsn, &record, tenant);
+            }
+            if let Record::Hold(hold) | Record::Settled(Posting { hold, .. }) = record {
+                kept.slate.keep(hold);
+            }
+            Ok(is_entry)
+        })?;
+        if view.state.lsn > before {
+            view.position = walk::end(number, frame);
+        }
+        Ok(settlements)
+    }
 }
 
-/// Writes the rows made so far; returns up to where.
-fn commit_rows(view: &mut View, durable: &Durable) -> Result<u64, Error> {
-    let count = u64::try_from(durable.items.len()).unwrap_or(0);
-    let lsn = durable.first_lsn + count - 1;
+/// Whether the rows count a record.
+fn counts(record: &Record) -> bool {
+    match record {
+        Record::Settled(_) => true,
+        Record::Entered(entry) => !matches!(entry.body, Body::Acted(_)),
+        Record::Hold(_) | Record::Release(_) => false,
+    }
+}
+
+/// What is kept from frame to frame.
+#[derive(Debug, Default)]
+struct Kept {
+    known: Known,
+    slate: Slate,
+}
+
+impl Kept {
+    /// Where runs of a hold's names were counted before.
+    fn known_of(&self, record: &Record, near: Option<Located>) -> Option<Located> {
+        match record {
+            Record::Hold(hold) => near.or_else(|| self.known.find(hold.all_names())),
+            Record::Release(_) | Record::Settled(_) | Record::Entered(_) => None,
+        }
+    }
+
+    /// Keeps where a hold is counted, if that is for good.
+    fn keep(&mut self, record: &Record, located: Option<Located>) {
+        if let (Record::Hold(hold), Some(located)) = (record, located)
+            && let Some(run) = hold.run()
+            && located.is_whole(&run)
+        {
+            self.known.keep(hold.all_names(), located);
+        }
+    }
+}
+
+/// Writes the rows made so far, up to a frame that ends at `position`; returns its last command.
+fn commit_rows(view: &mut View, frame: &Frame<'_>, position: Position) -> Result<u64, Error> {
+    let lsn = frame.header.first_lsn + u64::from(frame.header.records) - 1;
     write_rows(
         view,
         Mark {
             ledger: view.ledger,
             lsn,
-            position: durable.position,
+            position,
         },
     )?;
     Ok(lsn)
@@ -169,11 +240,10 @@ fn commit_rows(view: &mut View, durable: &Durable) -> Result<u64, Error> {
 /// Writes the dirty rows and the head mark.
 pub(crate) fn write_rows(view: &mut View, mark: Mark) -> Result<(), Error> {
     let frozen = view.rows.freeze();
-    let rows = frozen
-        .iter()
-        .map(|(key, value)| (key.as_ref(), value.as_slice()));
-    view.rows.store().commit(rows, &commit::encode(&mark))?;
-    view.rows.committed();
+    view.rows
+        .store()
+        .commit(frozen.iter(), &commit::encode(&mark))?;
+    view.rows.committed_up_to(view.state.at);
     view.unwritten = Unwritten::default();
     Ok(())
 }

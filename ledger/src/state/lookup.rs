@@ -64,6 +64,11 @@ impl State {
         Some((&open.hold, self.placed(open.located.tenant)?))
     }
 
+    /// Where an open hold is counted.
+    pub(crate) fn located(&self, id: &Id) -> Option<Located> {
+        self.holds.get(id).map(|open| open.located)
+    }
+
     /// How many holds are open.
     pub(crate) fn holds_len(&self) -> usize {
         self.holds.len()
@@ -100,11 +105,7 @@ impl State {
 
     /// The card that an entry recorded.
     pub(crate) fn card(&self, seq: u64) -> Option<&Card> {
-        let place = self
-            .cards
-            .binary_search_by_key(&seq, |card| card.seq)
-            .ok()?;
-        self.cards.get(place)
+        super::card_of(&self.cards, seq)
     }
 
     /// All cards, in the order of their entries.

@@ -31,6 +31,11 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
+    /// A word of it.
+    pub(crate) fn near(&self) -> u64 {
+        u64::from(self.rule)
+    }
+
     /// Index into the tenant's rules.
     pub(crate) fn rule(&self) -> usize {
         usize::try_from(self.rule).unwrap_or(usize::MAX)

@@ -206,6 +206,18 @@ impl Counters {
             .and_then(counted_since)
     }
 
+    /// A word of each cache line that a hold, or the end of one, needs; what is `checked` needs the
+    /// first windows too.
+    pub(crate) fn near(&self, checked: bool) -> u64 {
+        let [day, month] = &self.bases.first;
+        let bases = if checked {
+            day.near() ^ month.near()
+        } else {
+            0
+        };
+        self.total.near_all() ^ bases
+    }
+
     /// Whether nothing is set aside.
     pub(crate) fn idle(&self) -> bool {
         self.lifetime().1 == Amounts::default()

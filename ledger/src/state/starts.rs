@@ -59,6 +59,10 @@ impl Recent {
         }
     }
 
+    fn near(&self) -> u64 {
+        self.0.back().map_or(0, |(_, count)| u64::from(*count))
+    }
+
     fn is_idle(&self, at: Micros) -> bool {
         let last = self.0.back();
         last.is_none_or(|(began, _)| !counts(*began, second(at)))
@@ -100,6 +104,16 @@ impl Starts {
             self.sweep_at = kept(&self.keys).saturating_mul(2);
         }
         self.keys.entry(key.to_owned()).or_default().add(at);
+    }
+
+    /// A word of what counts a tenant's runs.
+    pub(crate) fn near(&self) -> u64 {
+        self.all.near()
+    }
+
+    /// A word of what counts a key's runs.
+    pub(crate) fn near_key(&self, key: &str) -> u64 {
+        self.keys.get(key).map_or(0, Recent::near)
     }
 
     /// How the whole tenant stands with a cap.

@@ -1,5 +1,7 @@
 //! One tenant as the writer knows it: settings, quotas, and the counters of its scopes.
 
+mod near;
+
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -291,6 +293,11 @@ impl Tenant {
         let mut plans = self.plans.iter().rev();
         let plan = plans.find(|plan| plan.from <= at);
         plan.map_or(&self.rules, |plan| &plan.rules)
+    }
+
+    /// Whether there is a cap on starts.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.caps != StartCaps::default()
     }
 
     /// The caps on starts that concern a run through `key`, and how they stand.

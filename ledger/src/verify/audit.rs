@@ -1,20 +1,23 @@
 //! What must hold of every record, given all before it.
 
+use std::mem;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::clock::Micros;
 use crate::command::Effect;
 use crate::decide;
 use crate::entry::{Acted, Adjusted, Body};
 use crate::error::{Error, Fault};
+use crate::id::Id;
 use crate::journal::Position;
 use crate::journal::reader::Frame;
 use crate::merkle::{self, Frontier, Hash};
 use crate::period::Period;
-use crate::quantity::Meter;
-use crate::rate::Price;
-use crate::record::{self, HoldRef, OpenHold, Posting, Record, SettledRef, Stored};
-use crate::state::{Amounts, Bounds, Known, Located, State, amounts, held};
+use crate::quantity::{Ceiling, Meter};
+use crate::rate::{Charge, Price};
+use crate::record::{self, OpenHold, Posting, Record, SettledRef, Slate, Stored};
+use crate::state::{Amounts, Bounds, Known, Located, State, amounts, coming, held};
 use crate::verify::Verified;
 use crate::verify::reversals::Reversals;
 use crate::view::Checkpoint;
@@ -41,6 +44,9 @@ pub(super) struct Audit {
     /// Sizes whose roots are wanted, ascending, and those found.
     wanted: Vec<u64>,
     roots: Vec<(u64, Hash)>,
+    /// Slate for the next record, and for what its charge should be.
+    slate: Slate,
+    charge: Charge,
 }
 
 impl Audit {
@@ -57,6 +63,8 @@ impl Audit {
             checkpoint: checkpoint.filter(|checkpoint| checkpoint.state.lsn > 0),
             wanted,
             roots: Vec::new(),
+            slate: Slate::default(),
+            charge: Charge::room(),
         };
         audit.note_root();
         audit
@@ -78,9 +86,14 @@ impl Audit {
     /// Checks a frame and takes it in.
     pub(super) fn take(&mut self, number: u32, frame: &Frame<'_>) -> Result<(), Error> {
         self.reversals.frame(number, self.state.seq + 1);
-        walk::records(number, frame, |read, stored| {
-            self.record(&read, stored)?;
-            if let Stored::Entered(entry) = stored {
+        let mut slate = mem::take(&mut self.slate);
+        let mut coming = coming(frame.payload);
+        walk::records(number, frame, |read| {
+            let near = coming.next(&self.state, &self.known, |tenant, _| self.near(tenant));
+            let open = |id: &Id| self.state.hold(id).map(Arc::clone);
+            let stored = read.stored(&mut slate, open)?;
+            self.record(&read, &stored, near)?;
+            if let Stored::Entered(entry) = &stored {
                 self.reversals.entry(entry, || Fault {
                     segment: number,
                     offset: read.offset.into(),
@@ -89,20 +102,42 @@ impl Audit {
                     what: String::new(),
                 });
             }
-            Ok(())
+            let is_entry = stored.seq().is_some();
+            if let Some(hold) = stored.into_hold() {
+                slate.keep(hold);
+            }
+            Ok(is_entry)
         })?;
+        self.slate = slate;
         self.pass_checkpoint(walk::end(number, frame))
     }
 
-    fn record(&mut self, read: &Read<'_>, stored: &Stored<'_>) -> Result<(), String> {
+    /// A word of a tenant's balance.
+    fn near(&self, tenant: u32) -> u64 {
+        let balance = usize::try_from(tenant).map(|place| self.balances.get(place));
+        let balance = balance.ok().flatten();
+        balance.map_or(0, |one| {
+            one.held.quantities.cpu_us ^ one.posted.quantities.cpu_us
+        })
+    }
+
+    /// Checks a record and takes it in; `near` is where it is counted, if that is known.
+    fn record(
+        &mut self,
+        read: &Read<'_>,
+        stored: &Stored<'_>,
+        near: Option<Located>,
+    ) -> Result<(), String> {
         let record = stored.record();
         let (mut known, mut released) = (None, None);
         match (stored, &record) {
-            (Stored::Hold(stored, _), Record::Hold(hold)) => {
-                known = self.known.find(hold.all_names());
-                let located = known.or_else(|| self.state.locate(&stored.run));
-                let unknown = || format!("tenant `{}` is not known", stored.run.whose.tenant);
-                self.hold(stored, hold, located.ok_or_else(unknown)?)?;
+            (Stored::Hold(hold, granted), _) => {
+                known = near.or_else(|| self.known.find(hold.all_names()));
+                let located = match known {
+                    Some(located) => located,
+                    None => self.locate(hold)?,
+                };
+                self.hold(granted, hold, located)?;
             }
             (Stored::Settled(stored, _), Record::Settled(posting)) => {
                 self.settled(&stored.settled, posting)?;
@@ -113,7 +148,7 @@ impl Audit {
                 Body::Adjusted(adjusted) => self.adjusted(entry.at, adjusted)?,
                 Body::Settled(_) => {}
             },
-            (Stored::Hold(..) | Stored::Settled(..), _) => {}
+            (Stored::Settled(..), _) => {}
         }
         let bounds = Bounds::audit();
         let located = self.state.apply(read.lsn, &record, known, &bounds)?;
@@ -131,14 +166,21 @@ impl Audit {
         Ok(())
     }
 
+    /// Where a hold is counted that was not met before.
+    fn locate(&self, hold: &OpenHold) -> Result<Located, String> {
+        let run = hold.run().ok_or("the hold's names cannot be read")?;
+        let unknown = || format!("tenant `{}` is not known", run.whose.tenant);
+        self.state.locate(&run).ok_or_else(unknown)
+    }
+
     /// A hold must have been allowed: priced by the card in force, within every hard quota and the
     /// cap.
-    fn hold(&self, stored: &HoldRef<'_>, hold: &OpenHold, located: Located) -> Result<(), String> {
+    fn hold(&self, granted: &Ceiling, hold: &OpenHold, located: Located) -> Result<(), String> {
         let state = &self.state;
         let tenant = state
             .placed(located.tenant)
             .ok_or("its tenant is not known")?;
-        if stored.granted.quantities() != Some(hold.quantities) {
+        if granted.quantities() != Some(hold.quantities) {
             return Err("the hold is not the worst case of its limits".to_owned());
         }
         let card = state
@@ -154,8 +196,11 @@ impl Audit {
                 "the hold passes its tenant's concurrency, or the tenant is suspended".into(),
             );
         }
-        if let Some(too_fast) = tenant.too_fast(stored.run.key, hold.opened_at) {
-            return Err(format!("the hold passes its cap on starts: {too_fast}"));
+        if tenant.is_capped() {
+            let key = hold.key().ok_or("the hold's key cannot be read")?;
+            if let Some(too_fast) = tenant.too_fast(key, hold.opened_at) {
+                return Err(format!("the hold passes its cap on starts: {too_fast}"));
+            }
         }
         let need = held(hold);
         if decide::lacking_credit(tenant, &need, hold.opened_at).is_some() {
@@ -193,7 +238,7 @@ impl Audit {
     }
 
     /// A settlement must post the lesser of measured and held, at its hold's price.
-    fn settled(&self, settled: &SettledRef<'_>, posting: &Posting) -> Result<(), String> {
+    fn settled(&mut self, settled: &SettledRef<'_>, posting: &Posting) -> Result<(), String> {
         let hold = &posting.hold;
         for meter in Meter::MEASURED {
             let held = hold.quantities.get(meter);
@@ -214,13 +259,15 @@ impl Audit {
         let open = self.state.hold_of(&hold.id);
         let (_, tenant) = open.ok_or_else(|| format!("hold {} is not open", hold.id))?;
         let month = |price: &Price| tenant.standing_of(price, hold.opened_at);
-        let charge = card.card.charge(&settled.posted, month);
-        if *settled.funded != tenant.credit.draw(hold.opened_at, posting.total) {
+        let room = mem::take(&mut self.charge);
+        let charge = card.card.charge_in(room, settled.posted, month);
+        if settled.funded != tenant.credit.draw(hold.opened_at, posting.total) {
             return Err("the charge is not paid from the credit that there was".to_owned());
         }
-        if charge.as_ref() != Some(settled.charge.as_ref()) || posting.total > hold.amount {
+        if charge.as_ref() != Some(settled.charge) || posting.total > hold.amount {
             return Err("the charge is not what the rate card says".to_owned());
         }
+        self.charge = charge.unwrap_or_default();
         Ok(())
     }
 

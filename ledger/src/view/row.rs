@@ -31,18 +31,79 @@ pub(crate) enum Grain {
 /// A row's key.
 pub(crate) type Key = Box<[u8]>;
 
-/// Sums of settlements and adjustments.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// Meters whose costs lie in place, the first ones of [`Meter::MEASURED`].
+const COMMON: usize = 4;
+/// All others.
+const RARE: usize = Meter::MEASURED.len() - COMMON;
+
+/// Sums of settlements and adjustments. Hundreds of thousands may be warm at once, so what is
+/// rarely anything lies apart.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(into = "StoredSums", from = "StoredSums")]
 pub(crate) struct Sums {
     /// What was charged for.
     pub(crate) usage: Quantities,
-    /// What was measured above that; rarely anything.
-    overrun: Option<Box<Quantities>>,
-    /// What each meter cost, in the order of [`Meter::MEASURED`].
-    costs: [Money; Meter::MEASURED.len()],
-    /// What adjustments came to: of their own instants, whatever they correct.
-    pub(crate) adjusted: Money,
+    costs: [Money; COMMON],
+    rare: Option<Box<Rare>>,
 }
+
+/// What sums rarely have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Rare {
+    /// What was measured above what was charged for.
+    overrun: Quantities,
+    costs: [Money; RARE],
+    /// What adjustments came to: of their own instants, whatever they correct.
+    adjusted: Money,
+}
+
+/// Sums as they are stored.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredSums {
+    usage: Quantities,
+    overrun: Option<Quantities>,
+    costs: [Money; Meter::MEASURED.len()],
+    adjusted: Money,
+}
+
+impl From<Sums> for StoredSums {
+    fn from(sums: Sums) -> Self {
+        let rare = sums.rare();
+        let mut costs = [Money::ZERO; Meter::MEASURED.len()];
+        let all = sums.costs.into_iter().chain(rare.costs);
+        costs.iter_mut().zip(all).for_each(|(to, cost)| *to = cost);
+        Self {
+            usage: sums.usage,
+            overrun: (!rare.overrun.is_zero()).then_some(rare.overrun),
+            costs,
+            adjusted: rare.adjusted,
+        }
+    }
+}
+
+impl From<StoredSums> for Sums {
+    fn from(stored: StoredSums) -> Self {
+        let [a, b, c, d, rest @ ..] = stored.costs;
+        let rare = Rare {
+            overrun: stored.overrun.unwrap_or_default(),
+            costs: rest,
+            adjusted: stored.adjusted,
+        };
+        Self {
+            usage: stored.usage,
+            costs: [a, b, c, d],
+            rare: (rare != Rare::default()).then(|| Box::new(rare)),
+        }
+    }
+}
+
+impl PartialEq for Sums {
+    fn eq(&self, other: &Self) -> bool {
+        (self.usage, self.costs, self.rare()) == (other.usage, other.costs, other.rare())
+    }
+}
+
+impl Eq for Sums {}
 
 /// Sums of one slot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -63,14 +124,28 @@ pub(crate) struct Row {
 }
 
 impl Sums {
+    fn rare(&self) -> Rare {
+        self.rare.as_deref().copied().unwrap_or_default()
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Adds what a settlement posts.
     pub(crate) fn post(&mut self, posting: &Posting) {
         self.usage = self.usage.plus(&posting.posted);
         if let Some(overrun) = &posting.overrun {
             self.exceed(overrun);
         }
-        for (cost, more) in self.costs.iter_mut().zip(posting.costs) {
-            *cost = sum(*cost, more);
+        self.add_costs(&posting.costs);
+    }
+
+    fn add_costs(&mut self, costs: &[Money; Meter::MEASURED.len()]) {
+        for (meter, cost) in Meter::MEASURED.into_iter().zip(costs) {
+            if *cost != Money::ZERO {
+                self.cost_of(meter, *cost);
+            }
         }
     }
 
@@ -103,7 +178,9 @@ impl Sums {
     fn unsettle(&mut self, settled: &Settled) {
         self.usage = self.usage.above(&settled.posted);
         let overrun = self.overrun().above(&settled.overrun);
-        self.overrun = (!overrun.is_zero()).then(|| Box::new(overrun));
+        if self.overrun() != overrun {
+            self.rare_mut().overrun = overrun;
+        }
         for line in &settled.charge.lines {
             self.cost_of(line.meter, Money(line.amount.0.saturating_neg()));
         }
@@ -111,47 +188,58 @@ impl Sums {
 
     /// Whether nothing was used and nothing cost anything.
     pub(crate) fn is_zero(&self) -> bool {
-        let nothing = Self::default();
-        self.usage.is_zero()
-            && self.overrun.is_none()
-            && (self.costs, self.adjusted) == (nothing.costs, nothing.adjusted)
+        *self == Self::default()
     }
 
     fn cost_of(&mut self, meter: Meter, amount: Money) {
-        if let Some(cost) = meter.place().and_then(|place| self.costs.get_mut(place)) {
+        let Some(place) = meter.place() else { return };
+        let cost = match place.checked_sub(COMMON) {
+            None => self.costs.get_mut(place),
+            Some(place) => self.rare_mut().costs.get_mut(place),
+        };
+        if let Some(cost) = cost {
             *cost = sum(*cost, amount);
         }
     }
 
     /// Adds an adjustment. What was used was used, so only money changes.
     pub(crate) fn adjust(&mut self, amount: Money) {
-        self.adjusted = sum(self.adjusted, amount);
+        if amount != Money::ZERO {
+            let rare = self.rare_mut();
+            rare.adjusted = sum(rare.adjusted, amount);
+        }
     }
 
     /// Adds other sums.
     pub(crate) fn add(&mut self, other: &Self) {
         self.usage = self.usage.plus(&other.usage);
-        self.exceed(&other.overrun());
-        for (cost, more) in self.costs.iter_mut().zip(other.costs) {
-            *cost = sum(*cost, more);
-        }
+        let other = StoredSums::from(other.clone());
+        self.exceed(&other.overrun.unwrap_or_default());
+        self.add_costs(&other.costs);
         self.adjust(other.adjusted);
     }
 
     fn exceed(&mut self, overrun: &Quantities) {
         if !overrun.is_zero() {
-            self.overrun = Some(Box::new(self.overrun().plus(overrun)));
+            let rare = self.rare_mut();
+            rare.overrun = rare.overrun.plus(overrun);
         }
     }
 
     /// What was measured above what was charged for.
     pub(crate) fn overrun(&self) -> Quantities {
-        self.overrun.as_deref().copied().unwrap_or_default()
+        self.rare().overrun
+    }
+
+    /// What adjustments came to.
+    pub(crate) fn adjusted(&self) -> Money {
+        self.rare().adjusted
     }
 
     /// What one meter, or everything, cost.
     pub(crate) fn cost(&self, only: Option<Meter>) -> Money {
-        let costs = Meter::MEASURED.into_iter().zip(self.costs);
+        let all = self.costs.into_iter().chain(self.rare().costs);
+        let costs = Meter::MEASURED.into_iter().zip(all);
         let wanted = costs.filter(|(meter, _)| only.is_none_or(|only| only == *meter));
         wanted.fold(Money::ZERO, |total, (_, cost)| sum(total, cost))
     }
@@ -173,6 +261,11 @@ impl Row {
             _ => Err(self.slots.len()),
         };
         let place = place.unwrap_or_else(|place| {
+            let (count, room) = (self.slots.len(), self.slots.capacity());
+            if count == room {
+                // Rows of quiet functions, which most are, have one slot or two.
+                self.slots.reserve_exact(count / 2 + 1);
+            }
             self.slots.insert(
                 place,
                 Slot {
@@ -185,12 +278,10 @@ impl Row {
         &mut self.slots[place].sums
     }
 
-    /// The value's bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        codec::append(&mut bytes, self);
-        bytes.shrink_to_fit();
-        bytes
+    /// Appends the value's bytes.
+    pub(crate) fn append(&self, into: &mut Vec<u8>) {
+        into.push(VERSION);
+        codec::append(into, self);
     }
 
     /// Reads a value; `None` if it is none of this version.
@@ -230,19 +321,29 @@ pub(crate) fn number(grain: Grain, at: Micros) -> u32 {
 /// The first bytes of the keys of a tenant's rows from `number` on.
 pub(crate) fn start(tenant: &str, grain: Grain, number: u32) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
+    append_start(&mut key, tenant, grain, number);
+    key
+}
+
+fn append_start(key: &mut Vec<u8>, tenant: &str, grain: Grain, number: u32) {
     key.extend_from_slice(tenant.as_bytes());
     key.extend_from_slice(&[0, u8::from(grain == Grain::Month)]);
     key.extend_from_slice(&number.to_be_bytes());
-    key
 }
 
 /// The key of a row.
 pub(crate) fn key(whose: &Whose<'_>, grain: Grain, number: u32) -> Key {
-    let mut key = start(whose.tenant, grain, number);
+    let mut key = Vec::with_capacity(64);
+    append_key(&mut key, whose, grain, number);
+    key.into_boxed_slice()
+}
+
+/// Appends the key of a row.
+pub(crate) fn append_key(key: &mut Vec<u8>, whose: &Whose<'_>, grain: Grain, number: u32) {
+    append_start(key, whose.tenant, grain, number);
     key.extend_from_slice(whose.project.as_bytes());
     key.push(0);
     key.extend_from_slice(whose.function.unwrap_or("").as_bytes());
-    key.into_boxed_slice()
 }
 
 /// Number, project and function out of the key of a row of `tenant`.
@@ -258,4 +359,47 @@ pub(crate) fn parse<'a>(tenant: &str, key: &'a [u8]) -> Option<(u32, &'a str, Op
         project,
         Some(function).filter(|function| !function.is_empty()),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_all_that_there_is_are_stored_in_their_order() {
+        let all = Quantities {
+            executions: 1,
+            cpu_us: 2,
+            wall_us: 3,
+            memory_byte_ms: 4,
+            egress_bytes: 5,
+            ingress_bytes: 6,
+            storage_byte_ms: 7,
+        };
+        let costs = [1, 2, 3, 4, 5, 6, 7].map(Money);
+        for (overrun, adjusted) in [(None, 0), (Some(all), 0), (None, -9), (Some(all), 9)] {
+            let mut sums = Sums {
+                usage: all,
+                ..Sums::default()
+            };
+            sums.add_costs(&costs);
+            sums.exceed(&overrun.unwrap_or_default());
+            sums.adjust(Money(adjusted));
+            let (mut bytes, mut wanted) = (Vec::new(), Vec::new());
+            codec::append(&mut bytes, &sums);
+            codec::append(&mut wanted, &(all, overrun, costs, Money(adjusted)));
+            assert_eq!(bytes, wanted);
+            assert_eq!(postcard::from_bytes(&bytes), Ok(sums.clone()));
+            let mut twice = sums.clone();
+            twice.add(&sums);
+            assert_eq!(twice.cost(None), Money(56));
+            assert_eq!(twice.adjusted(), Money(2 * adjusted));
+        }
+        assert!(Sums::default().is_zero());
+    }
+
+    #[test]
+    fn a_slot_takes_less_than_three_cache_lines() {
+        assert!(size_of::<Slot>() <= 176, "{}", size_of::<Slot>());
+    }
 }

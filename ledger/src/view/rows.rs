@@ -7,6 +7,8 @@
 //! A warm row always wins over the database's: it has everything that one has, and more.
 
 use std::borrow::Borrow;
+use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::row::{self, Grain, Key, Row, Sums};
@@ -64,10 +66,52 @@ pub(crate) struct Rows {
     cycle: u64,
     /// The month of the last settlement, and its number.
     month: (Span, u32),
+    /// The last day and the last month of which the database may have rows; later ones are not
+    /// looked for in it. `None` where it had rows before.
+    stored: Option<[u32; 2]>,
 }
 
-/// Rows to be written, sorted by key.
-pub(crate) type Frozen = Vec<(Key, Vec<u8>)>;
+/// Rows to be written, sorted by key: many, so that they lie in one piece.
+#[derive(Debug, Default)]
+pub(crate) struct Frozen {
+    bytes: Vec<u8>,
+    /// Where each one's key begins and ends, and where its value ends.
+    places: Vec<[usize; 3]>,
+}
+
+impl Frozen {
+    fn push(&mut self, whose: &Whose<'_>, warm: &Warm) {
+        let start = self.bytes.len();
+        row::append_key(&mut self.bytes, whose, warm.grain, warm.number);
+        let key = self.bytes.len();
+        warm.row.append(&mut self.bytes);
+        self.places.push([start, key, self.bytes.len()]);
+    }
+
+    fn key(&self, [start, end, _]: &[usize; 3]) -> &[u8] {
+        self.bytes.get(*start..*end).unwrap_or_default()
+    }
+
+    /// Sorts, given where each tenant's rows are: no other tenant's lie between them in the end.
+    fn sort(&mut self, mut tenants: Vec<Range<usize>>) {
+        let mut places = mem::take(&mut self.places);
+        for tenant in &tenants {
+            let theirs = places.get_mut(tenant.clone()).unwrap_or_default();
+            theirs.sort_unstable_by(|one, other| self.key(one).cmp(self.key(other)));
+        }
+        let first = |tenant: &Range<usize>| places.get(tenant.start).map(|place| self.key(place));
+        tenants.sort_unstable_by(|one, other| first(one).cmp(&first(other)));
+        let theirs = |tenant| places.get::<Range<usize>>(tenant).unwrap_or_default();
+        self.places = tenants.into_iter().flat_map(theirs).copied().collect();
+    }
+
+    /// The rows' keys and values, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let part = |from, to| self.bytes.get(from..to).unwrap_or_default();
+        let places = self.places.iter();
+        places.map(move |[start, key, end]| (part(*start, *key), part(*key, *end)))
+    }
+}
 
 impl Rows {
     /// No warm rows over a database.
@@ -77,12 +121,36 @@ impl Rows {
             warm: Vec::new(),
             cycle: 0,
             month: (Span { start: 0, end: 0 }, 0),
+            stored: None,
+        }
+    }
+
+    /// No warm rows over a database that is empty.
+    pub(crate) fn anew(store: Arc<Store>) -> Self {
+        Self {
+            stored: Some([0, 0]),
+            ..Self::new(store)
         }
     }
 
     /// The database.
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Words of the rows of the tenant at a place that usage under these stored names mostly
+    /// changes; see [`crate::state::coming`].
+    pub(crate) fn near(&self, tenant: u32, names: &[u8]) -> u64 {
+        let groups = usize::try_from(tenant).map(|place| self.warm.get(place));
+        let group = groups.ok().flatten().and_then(|groups| groups.get(names));
+        let word = |warm: &Warm| {
+            let last = warm.row.slots.last();
+            last.map_or(0, |slot| {
+                slot.sums.usage.executions ^ u64::from(slot.number)
+            })
+        };
+        let ends = |group: &Vec<Warm>| group.first().map_or(0, word) ^ group.last().map_or(0, word);
+        group.map_or(0, ends)
     }
 
     /// Adds the settlement of command `lsn` by the tenant at a place, unless a row includes it
@@ -134,7 +202,9 @@ impl Rows {
             None => groups.entry(Names::from(names)).or_default(),
         };
         for (grain, number, slot) in places {
-            let warm = warm(group, &self.store, names, (grain, number))?;
+            let last = self.stored.map(|mut last| *last_of(&mut last, grain));
+            let store = Some(&*self.store).filter(|_| last.is_none_or(|last| number <= last));
+            let warm = warm(group, store, names, (grain, number))?;
             if warm.row.lsn < lsn {
                 warm.row.lsn = lsn;
                 add(warm.row.slot(slot));
@@ -159,29 +229,51 @@ impl Rows {
 
     /// The dirty rows, which count as committed if [`Rows::committed`] follows.
     pub(crate) fn freeze(&mut self) -> Frozen {
-        let mut frozen = Frozen::new();
-        for (names, group) in self.warm.iter_mut().flatten() {
-            let Some(whose) = Whose::read(names.borrow()) else {
-                continue;
-            };
-            for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
-                warm.care = Care::Frozen;
-                let key = row::key(&whose, warm.grain, warm.number);
-                frozen.push((key, warm.row.encode()));
+        let mut frozen = Frozen::default();
+        let mut tenants = Vec::new();
+        for groups in &mut self.warm {
+            let from = frozen.places.len();
+            for (names, group) in groups {
+                let Some(whose) = Whose::read(names.borrow()) else {
+                    continue;
+                };
+                for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
+                    warm.care = Care::Frozen;
+                    frozen.push(&whose, warm);
+                    if let Some(last) = self.stored.as_mut().map(|last| last_of(last, warm.grain)) {
+                        *last = warm.number.max(*last);
+                    }
+                }
             }
+            tenants.push(from..frozen.places.len());
         }
-        frozen.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        frozen.sort(tenants);
         frozen
     }
 
     /// Frozen rows are durable: those that were not touched for a whole cycle need not be warm.
     pub(crate) fn committed(&mut self) {
         let cycle = self.cycle;
+        self.thaw(|warm| warm.cycle >= cycle);
+    }
+
+    /// All rows are durable: of those made again from the journal, only the last month's and the
+    /// day's at `at` are likely to be touched once more.
+    pub(crate) fn committed_up_to(&mut self, at: Micros) {
+        let [(_, day, _), (_, month, _)] = self.places(at);
+        self.thaw(|warm| match warm.grain {
+            Grain::Day => warm.number >= day,
+            Grain::Month => warm.number >= month,
+        });
+    }
+
+    /// What was frozen is in the database. Dirty rows stay warm, and those that `keep` says.
+    fn thaw(&mut self, keep: impl Fn(&Warm) -> bool) {
         let keep = |warm: &mut Warm| {
             if warm.care == Care::Frozen {
                 warm.care = Care::Clean;
             }
-            warm.care == Care::Dirty || warm.cycle >= cycle
+            warm.care == Care::Dirty || keep(warm)
         };
         for groups in &mut self.warm {
             groups.retain(|_, group| {
@@ -222,10 +314,17 @@ impl Rows {
     }
 }
 
-/// A row, from the group or the database, or a new one.
+fn last_of([day, month]: &mut [u32; 2], grain: Grain) -> &mut u32 {
+    match grain {
+        Grain::Day => day,
+        Grain::Month => month,
+    }
+}
+
+/// A row, from the group or the database, if that can have it, or a new one.
 fn warm<'a>(
     group: &'a mut Vec<Warm>,
-    store: &Store,
+    store: Option<&Store>,
     names: &[u8],
     (grain, number): (Grain, u32),
 ) -> Result<&'a mut Warm, RowError> {
@@ -233,11 +332,9 @@ fn warm<'a>(
     let place = match group.iter().position(same) {
         Some(place) => place,
         None => {
-            let whose = Whose::read(names).ok_or(RowError::Decode)?;
-            let stored = store.get(&row::key(&whose, grain, number));
-            let row = match stored.map_err(RowError::Read)? {
+            let row = match store {
+                Some(store) => stored(store, names, (grain, number))?,
                 None => Row::default(),
-                Some(bytes) => Row::decode(&bytes).ok_or(RowError::Decode)?,
             };
             group.push(Warm {
                 grain,
@@ -250,4 +347,14 @@ fn warm<'a>(
         }
     };
     group.get_mut(place).ok_or(RowError::Decode)
+}
+
+/// A row of the database, or a new one.
+fn stored(store: &Store, names: &[u8], (grain, number): (Grain, u32)) -> Result<Row, RowError> {
+    let whose = Whose::read(names).ok_or(RowError::Decode)?;
+    let bytes = store.get(&row::key(&whose, grain, number));
+    match bytes.map_err(RowError::Read)? {
+        None => Ok(Row::default()),
+        Some(bytes) => Row::decode(&bytes).ok_or(RowError::Decode),
+    }
 }
