@@ -1,0 +1,211 @@
+//! The ledger against PostgreSQL on the same disk, in turn: what 64 callers get done in a second.
+//!
+//! `benches/postgres/simple.sql` is one charge as a service begins with it: a row and two sums.
+//! `equal.sql` is what the ledger does for a run: a hold in four scopes that are checked against
+//! their limits, and its settlement with rollups, each a durable transaction of one round trip.
+//! Both are run by pgbench with prepared statements, at PostgreSQL's default durability; the ledger
+//! is loaded as by `settle`, hold and settlement durable each before its answer.
+//!
+//! `cargo bench --bench postgres -- [--seconds N] [--dir DIR]` lets all three have N seconds (10)
+//! in each of three rounds, every second round in the other order, and prints medians, ratios and
+//! one line of JSON a ratio. `sh scripts/bench-postgres.sh` installs PostgreSQL first.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock that it measures by, and starts what it measures against"
+)]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that cannot run has nothing to say"
+)]
+
+#[path = "support/callers.rs"]
+mod callers;
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ledger::{Clock, Ledger};
+
+use self::load::MonthClock;
+use self::postgres::Postgres;
+
+const CALLERS: usize = 64;
+const ROUNDS: usize = 3;
+/// Settlements that make thirty days of ledger time, here and in `equal.sql`.
+const MONTH: u64 = 5_000_000;
+
+const SCHEMA: &str = include_str!("postgres/schema.sql");
+
+/// A script, and how many times as much the ledger is to do in the same time.
+struct Script {
+    name: &'static str,
+    text: &'static str,
+    bar: f64,
+}
+
+const SCRIPTS: [Script; 2] = [
+    Script {
+        name: "simple",
+        text: include_str!("postgres/simple.sql"),
+        bar: 5.0,
+    },
+    Script {
+        name: "equal",
+        text: include_str!("postgres/equal.sql"),
+        bar: 15.0,
+    },
+];
+
+fn main() {
+    let (seconds, dir) = arguments();
+    let postgres = Postgres::start(&dir);
+    postgres.load(SCHEMA);
+    let farebox = Farebox::start(&dir);
+    println!(
+        "{CALLERS} callers, {seconds} s each, settlements a second; PostgreSQL {}",
+        postgres.version()
+    );
+    println!(
+        "{:>10}{:>12}{:>12}{:>12}",
+        "round", "farebox", "simple", "equal"
+    );
+    // The ledger's, then one of each script.
+    let mut rates: [Vec<f64>; 3] = Default::default();
+    let (mut next, mut settled) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut order = [0, 1, 2];
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for side in order {
+            let rate = match side {
+                0 => farebox.run(seconds, &mut next),
+                _ => {
+                    let script = &SCRIPTS[side - 1];
+                    let told = postgres.bench(script.text, CALLERS, seconds, round);
+                    settled += if script.name == "equal" {
+                        told.transactions
+                    } else {
+                        0
+                    };
+                    told.per_s
+                }
+            };
+            rates[side].push(rate);
+        }
+        let row = rates
+            .each_ref()
+            .map(|side| format!("{:>12.0}", side[round]));
+        println!("{:>10}{}", round + 1, row.concat());
+    }
+    check(&postgres, settled);
+    farebox.ledger.close().unwrap();
+    report(rates);
+}
+
+fn arguments() -> (u64, PathBuf) {
+    let (mut seconds, mut dir) = (10, std::env::temp_dir());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        match name.as_str() {
+            "--seconds" => seconds = arguments.next().unwrap().parse().unwrap(),
+            "--dir" => dir = PathBuf::from(arguments.next().unwrap()),
+            _ => {}
+        }
+    }
+    (seconds, dir)
+}
+
+/// The ledger, which keeps from round to round what it has, as PostgreSQL does.
+struct Farebox {
+    ledger: Ledger,
+    clock: Arc<MonthClock>,
+    _dir: tempfile::TempDir,
+}
+
+impl Farebox {
+    fn start(dir: &Path) -> Self {
+        let dir = tempfile::tempdir_in(dir).unwrap();
+        let clock = Arc::new(MonthClock::after(0, MONTH));
+        let options = load::options(dir.path().to_owned());
+        let ledger = Ledger::open(options, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        load::prepare(&ledger);
+        Self {
+            ledger,
+            clock,
+            _dir: dir,
+        }
+    }
+
+    /// Settlements a second.
+    fn run(&self, seconds: u64, next: &mut u64) -> f64 {
+        let begun = Instant::now();
+        let time = Duration::from_secs(seconds);
+        let go_on = |_| begun.elapsed() < time;
+        let done = callers::drive(&self.ledger, &self.clock, CALLERS, *next, go_on);
+        let took = begun.elapsed();
+        *next = done.next;
+        // Every hold was one that was settled.
+        assert_eq!(done.holds.len(), done.settles.len());
+        done.settles.len() as f64 / took.as_secs_f64()
+    }
+}
+
+/// That PostgreSQL has done the work: each run is an entry and in the rollups, nothing is held.
+fn check(postgres: &Postgres, settled: u64) {
+    let count = |what: &str| postgres.sql(&format!("SELECT {what}"));
+    assert_eq!(count("count(*) FROM entry"), settled.to_string());
+    for sum in [
+        "sum(runs) FROM usage_slot",
+        "sum(runs) FROM usage_month",
+        "sum(month_runs) FROM scope WHERE kind = 0",
+        "sum(month_runs) FROM scope WHERE kind = 2",
+    ] {
+        assert_eq!(count(sum), settled.to_string(), "{sum}");
+    }
+    assert_eq!(count("count(*) FROM hold"), "0");
+    assert_eq!(count("sum(held_runs) + sum(held_us) FROM scope"), "0");
+}
+
+fn report(rates: [Vec<f64>; 3]) {
+    let [farebox, simple, equal] = rates.map(|mut side| {
+        side.sort_by(f64::total_cmp);
+        side[side.len() / 2]
+    });
+    println!("{:>10}{farebox:>12.0}{simple:>12.0}{equal:>12.0}", "median");
+    let rows = SCRIPTS.iter().zip([simple, equal]);
+    for (script, postgres) in rows.clone() {
+        let ratio = farebox / postgres;
+        let met = if ratio >= script.bar { "met" } else { "MISSED" };
+        println!(
+            "{:>10}{ratio:>11.1}x   bar >= {}x: {met}",
+            script.name, script.bar
+        );
+    }
+    for (script, postgres) in rows {
+        let ratio = farebox / postgres;
+        println!(
+            concat!(
+                r#"{{"bench":"postgres","script":"{}","callers":{},"rounds":{},"#,
+                r#""farebox_per_s":{:.0},"postgres_per_s":{:.0},"ratio":{:.2},"#,
+                r#""bar":{},"bar_met":{}}}"#
+            ),
+            script.name,
+            CALLERS,
+            ROUNDS,
+            farebox,
+            postgres,
+            ratio,
+            script.bar,
+            ratio >= script.bar
+        );
+    }
+}
