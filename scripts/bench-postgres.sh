@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures the ledger against PostgreSQL on this machine: benches/postgres.rs.
 #
-#   sh scripts/bench-postgres.sh [--seconds N] [--dir DIR]
+#   sh scripts/bench-postgres.sh [--rounds N] [--seconds N] [--dir DIR]
 #
 # Installs PostgreSQL (Debian, Ubuntu; as root) without the database that Debian makes and starts with
 # it. The bench has a server and a directory of its own, and removes both.
