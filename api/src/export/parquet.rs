@@ -26,8 +26,8 @@ struct Bounds {
     rows: usize,
     /// Or when its cells have so many bytes as text.
     bytes: usize,
-    /// Row groups of a file. What a reader is told of each at the end is kept until then: at most
-    /// some 30 KiB.
+    /// Row groups of a file. What a reader is told of each at the end is kept until then: some
+    /// 50 KiB.
     groups: usize,
 }
 
