@@ -6,6 +6,9 @@
 //! Both are run by pgbench with prepared statements, at PostgreSQL's default durability; the ledger
 //! is loaded as by `settle`, hold and settlement durable each before its answer.
 //!
+//! CPU time of a settlement says what a busy machine hides: the ledger's is that of its process,
+//! callers included, PostgreSQL's that of its sessions alone, without pgbench.
+//!
 //! `cargo bench --bench postgres -- [--rounds N] [--seconds N] [--dir DIR]` lets all three have
 //! some seconds (10) in each of some rounds (3), every second round in the other order, and prints
 //! the rates, the ratios within each round and their median, and one line of JSON a script.
@@ -24,6 +27,8 @@
 
 #[path = "support/callers.rs"]
 mod callers;
+#[path = "support/cpu.rs"]
+mod cpu;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/postgres.rs"]
@@ -79,6 +84,7 @@ fn main() {
     );
     // The ledger's, then one of each script.
     let mut rates: [Vec<f64>; 3] = Default::default();
+    let mut costs = [Cost::default(); 3];
     let (mut next, mut settled) = (0, 0);
     for round in 0..rounds {
         let mut order = [0, 1, 2];
@@ -86,7 +92,7 @@ fn main() {
             order.reverse();
         }
         for side in order {
-            let rate = match side {
+            let (rate, cost) = match side {
                 0 => farebox.run(seconds, &mut next),
                 _ => {
                     let script = &SCRIPTS[side - 1];
@@ -96,10 +102,18 @@ fn main() {
                     } else {
                         0
                     };
-                    told.per_s
+                    (
+                        told.per_s,
+                        Cost {
+                            us: told.cpu_us,
+                            settlements: told.transactions,
+                        },
+                    )
                 }
             };
             rates[side].push(rate);
+            costs[side].us += cost.us;
+            costs[side].settlements += cost.settlements;
         }
         let row = rates
             .each_ref()
@@ -108,7 +122,10 @@ fn main() {
     }
     check(&postgres, settled);
     farebox.ledger.close().unwrap();
-    report(&rates);
+    report(
+        &rates,
+        costs.map(|cost| cost.us as f64 / cost.settlements as f64),
+    );
 }
 
 fn arguments() -> (usize, u64, PathBuf) {
@@ -123,6 +140,13 @@ fn arguments() -> (usize, u64, PathBuf) {
         }
     }
     (rounds, seconds, dir)
+}
+
+/// CPU time, and what was done in it.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    us: u64,
+    settlements: u64,
 }
 
 /// The ledger, which keeps from round to round what it has, as PostgreSQL does.
@@ -146,9 +170,9 @@ impl Farebox {
         }
     }
 
-    /// Settlements a second.
-    fn run(&self, seconds: u64, next: &mut u64) -> f64 {
-        let begun = Instant::now();
+    /// Settlements a second, and what they cost.
+    fn run(&self, seconds: u64, next: &mut u64) -> (f64, Cost) {
+        let (begun, cpu) = (Instant::now(), cpu::process_us());
         let time = Duration::from_secs(seconds);
         let go_on = |_| begun.elapsed() < time;
         let done = callers::drive(&self.ledger, &self.clock, CALLERS, *next, go_on);
@@ -156,7 +180,11 @@ impl Farebox {
         *next = done.next;
         // Every hold was one that was settled.
         assert_eq!(done.holds.len(), done.settles.len());
-        done.settles.len() as f64 / took.as_secs_f64()
+        let cost = Cost {
+            us: cpu::process_us() - cpu,
+            settlements: u64::try_from(done.settles.len()).unwrap(),
+        };
+        (done.settles.len() as f64 / took.as_secs_f64(), cost)
     }
 }
 
@@ -178,13 +206,15 @@ fn check(postgres: &Postgres, settled: u64) {
 
 /// The ledger's speed against each script's in the same round; noise of the machine that lasts
 /// longer than a round meets both.
-fn report(rates: &[Vec<f64>; 3]) {
+fn report(rates: &[Vec<f64>; 3], cpu_us: [f64; 3]) {
     let [farebox, scripts @ ..] = rates;
     let medians = rates.each_ref().map(|side| median(side.clone()));
     let row = medians.map(|rate| format!("{rate:>12.0}"));
     println!("{:>10}{}", "median", row.concat());
+    let row = cpu_us.map(|us| format!("{us:>12.1}"));
+    println!("{:>10}{}", "cpu us", row.concat());
     let mut json = Vec::new();
-    for ((script, postgres), rate) in SCRIPTS.iter().zip(scripts).zip(&medians[1..]) {
+    for (at, (script, postgres)) in SCRIPTS.iter().zip(scripts).enumerate() {
         let pairs = farebox.iter().zip(postgres);
         let ratios: Vec<f64> = pairs.map(|(ours, theirs)| ours / theirs).collect();
         let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.1}")).collect();
@@ -200,14 +230,17 @@ fn report(rates: &[Vec<f64>; 3]) {
             concat!(
                 r#"{{"bench":"postgres","script":"{}","callers":{},"ratios":[{}],"#,
                 r#""farebox_per_s":{:.0},"postgres_per_s":{:.0},"ratio":{:.2},"#,
+                r#""farebox_cpu_us":{:.1},"postgres_cpu_us":{:.1},"#,
                 r#""bar":{},"bar_met":{}}}"#
             ),
             script.name,
             CALLERS,
             each.join(","),
             medians[0],
-            rate,
+            medians[at + 1],
             ratio,
+            cpu_us[0],
+            cpu_us[at + 1],
             script.bar,
             ratio >= script.bar
         ));

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 
+use super::cpu;
+
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// Durability is as PostgreSQL has it by default, and read back after the start. Memory and room
@@ -33,10 +35,11 @@ pub(crate) struct Postgres {
     server: Child,
 }
 
-/// What pgbench says of one run of a script.
+/// What pgbench says of one run of a script, and what it cost the server.
 pub(crate) struct Told {
     pub(crate) per_s: f64,
     pub(crate) transactions: u64,
+    pub(crate) cpu_us: u64,
 }
 
 impl Postgres {
@@ -122,6 +125,7 @@ impl Postgres {
         }
         pgbench.args(["-T", &seconds.to_string(), "-f"]);
         pgbench.arg(self.file("bench.sql", script));
+        let before = self.cpu_us();
         let told = said(pgbench);
         let after = |words: &str| {
             let rest = told.split(words).nth(1).unwrap_or_else(|| panic!("{told}"));
@@ -131,7 +135,23 @@ impl Postgres {
         Told {
             per_s: after("tps = ").parse().unwrap(),
             transactions: after("actually processed: ").parse().unwrap(),
+            cpu_us: self.cpu_us() - before,
         }
+    }
+
+    /// CPU time of the server once its sessions have ended, theirs included. What writes the log
+    /// and the tables beside them is not in it, nor are the clients.
+    fn cpu_us(&self) -> u64 {
+        let begun = Instant::now();
+        let sessions =
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        while self.sql(sessions) != "1" {
+            assert!(
+                begun.elapsed() < START_MAX,
+                "sessions of pgbench do not end"
+            );
+        }
+        cpu::stat_us(&self.server.id().to_string(), 4)
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
