@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks the FOCUS export of a small real ledger with the specification's official validator, and
-# that its costs are the server's.
+# Checks the FOCUS exports of a small real ledger, CSV and Parquet, with the specification's official
+# validator, that their costs are the server's, and that the Parquet exports have what the CSV has.
 #
 #   sh scripts/check-focus.sh [DIR]     DIR: made by scripts/sample-ledger.sh
 #
@@ -37,25 +37,31 @@ has=$has,NEGOTIATED_PRICING_SUPPORTED,PUBLIC_PRICE_LIST_SUPPORTED,USAGE_MEASUREM
 has=$has,UNIT_PRICING_SUPPORTED,SUB_ACCOUNT_SUPPORTED,BILLING_BASED_ON_PROVISIONED_RESOURCES_SUPPORTED
 has=$has,RESOURCE_TYPE_ASSIGNMENT_SUPPORTED,REGION_SUPPORTED,TAGGING_SUPPORTED
 
-# It reads files of its own from where it is run, and ends with 0 whatever it has found.
 home=$("$venv/bin/python" -c 'import focus_validator, os
 print(os.path.dirname(os.path.dirname(focus_validator.__file__)))')
-(cd "$home" && "$venv/bin/focus-validator" --data-file "$sample/focus.csv" --validate-version 1.2 \
-    --block-download --applicability-criteria "$has" --show-violations) >"$work/log" 2>&1 || true
-total=$(grep -o 'Total: .*' "$work/log") || {
-    tail -n 20 "$work/log" >&2
-    die 'the validator has no verdict'
+
+# validate FILE. The validator reads files of its own from where it is run, and ends with 0 whatever
+# it has found.
+validate() {
+    (cd "$home" && "$venv/bin/focus-validator" --data-file "$sample/$1" --validate-version 1.2 \
+        --block-download --applicability-criteria "$has" --show-violations) >"$work/log" 2>&1 || true
+    total=$(grep -o 'Total: .*' "$work/log") || {
+        tail -n 20 "$work/log" >&2
+        die "$1: the validator has no verdict"
+    }
+    note "$1: $total"
+    # Two rules contradict each other, so that one of them must fail: InvoiceId must be null, and
+    # must not be. Their parent, which asks for either, passes.
+    failed=$(sed -n 's/.* \([A-Za-z0-9-]*\): FAIL .*/\1/p' "$work/log" | sort -u | tr '\n' ' ')
+    [ "$failed" = 'InvoiceId-C-004-C ' ] || {
+        grep -A 4 ': FAIL' "$work/log" >&2
+        die "$1: rules failed: $failed(expected: InvoiceId-C-004-C alone)"
+    }
+    passed=$(printf '%s\n' "$total" | sed 's/.*Pass: \([0-9]*\).*/\1/')
+    [ "$passed" -ge 289 ] || die "$1: only $passed rules passed; 289 have before"
 }
-note "$total"
-# Two rules contradict each other, so that one of them must fail: InvoiceId must be null, and must
-# not be. Their parent, which asks for either, passes.
-failed=$(sed -n 's/.* \([A-Za-z0-9-]*\): FAIL .*/\1/p' "$work/log" | sort -u | tr '\n' ' ')
-[ "$failed" = 'InvoiceId-C-004-C ' ] || {
-    grep -A 4 ': FAIL' "$work/log" >&2
-    die "rules failed: $failed(expected: InvoiceId-C-004-C alone)"
-}
-passed=$(printf '%s\n' "$total" | sed 's/.*Pass: \([0-9]*\).*/\1/')
-[ "$passed" -ge 289 ] || die "only $passed rules passed; 289 have before"
+validate focus.csv
+validate focus.parquet
 
 "$venv/bin/python" - "$sample" <<'PYTHON' || die 'the costs are not those of /v1/costs'
 import csv, json, sys
@@ -75,6 +81,46 @@ with open(sys.argv[1] + "/costs.json") as file:
              for item in json.load(file)["items"]}
 assert len(costs) == 2 and dict(billed) == costs, (dict(billed), costs)
 PYTHON
-good 'the FOCUS export passes the validator, and its costs are the ledger'\''s'
+"$venv/bin/python" - "$sample" <<'PYTHON' || die 'the Parquet exports are not what the CSV has'
+import csv, re, sys
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal, getcontext
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+getcontext().prec = 60
+PLACE = Decimal(1).scaleb(-12)
+KINDS = {pa.string(), pa.int64(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 12)}
+
+def told(cell, kind):
+    """A cell of CSV, as the type of its column."""
+    if cell == "":
+        return None
+    if pa.types.is_decimal(kind):
+        return Decimal(cell).quantize(PLACE, ROUND_HALF_EVEN)
+    if pa.types.is_timestamp(kind):
+        return datetime.fromisoformat(cell)
+    if pa.types.is_integer(kind):
+        return int(cell)
+    return re.sub("^'(?=[-=+@\t\r\n])", "", cell)
+
+for name in ("charges", "focus"):
+    with open(f"{sys.argv[1]}/{name}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = pq.read_table(f"{sys.argv[1]}/{name}.parquet")
+    assert rows and table.num_rows == len(rows), (name, table.num_rows, len(rows))
+    assert table.column_names == list(rows[0]), table.column_names
+    assert set(table.schema.types) == KINDS, table.schema
+    for field in table.schema:
+        cells = [told(row[field.name], field.type) for row in rows]
+        assert table[field.name].to_pylist() == cells, (name, field)
+    exact = "amount" if name == "charges" else "BilledCost"
+    assert sum(table[exact].to_pylist()) == sum(Decimal(row[exact]) for row in rows), name
+PYTHON
+cargo test --quiet --package api --features parquet --lib export:: >"$work/log" 2>&1 || {
+    tail -n 20 "$work/log" >&2
+    die 'tests of the Parquet exports failed'
+}
+good 'the FOCUS exports pass the validator, their costs are the ledger'\''s, and Parquet has what CSV has'
 exit 0
 }

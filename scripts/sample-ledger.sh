@@ -3,8 +3,8 @@
 #
 #   sh scripts/sample-ledger.sh DIR
 #
-# DIR gets charges.csv, charges.jsonl, focus.csv, charges.beancount and charges.journal as the server
-# exports them, costs.json (/v1/costs by tenant and month) and as_of. What the stopped server's
+# DIR gets charges.csv, charges.jsonl, charges.parquet, focus.csv, focus.parquet, charges.beancount
+# and charges.journal as the server exports them, costs.json (/v1/costs by tenant and month) and as_of. What the stopped server's
 # journal gives offline must be the same. As root: the runs are real ones.
 
 set -eu
@@ -46,7 +46,7 @@ chmod 755 "$work"
 need cc=build-essential curl=curl jq=jq unshare=util-linux
 need_for_sandboxes
 need_rust
-cargo build --quiet --package farebox --bin farebox
+cargo build --quiet --package farebox --bin farebox --features parquet
 farebox="$(target_dir)/debug/farebox"
 store=$(image_store)
 prepare_image "$farebox" "$store" python
@@ -97,7 +97,8 @@ adjust() {
 adjust "{\"tenant\": \"acme\", \"reverses\": $entry, \"reason\": \"our fault\"}"
 adjust '{"tenant": "1-2-3", "amount": "-0.5", "description": "=goodwill; \"a|b\"", "reason": "-"}'
 
-for format in csv jsonl focus beancount hledger; do
+formats='csv jsonl parquet focus focus-parquet beancount hledger'
+for format in $formats; do
     curl -fsS -D "$work/head" -o "$work/$format" -H "Authorization: Bearer $admin" \
         "$url/v1/exports/$format"
 done
@@ -108,14 +109,16 @@ kill -TERM "$server"
 wait "$server" || die 'the server did not end well'
 server=''
 
-for format in csv jsonl focus beancount hledger; do
+for format in $formats; do
     "$farebox" ledger export --data-dir "$data" --format "$format" -o "$work/offline" 2>/dev/null
     cmp "$work/$format" "$work/offline" ||
         die "$format: the stopped server's journal gives something else"
 done
 cp "$work/csv" "$out/charges.csv"
 cp "$work/jsonl" "$out/charges.jsonl"
+cp "$work/parquet" "$out/charges.parquet"
 cp "$work/focus" "$out/focus.csv"
+cp "$work/focus-parquet" "$out/focus.parquet"
 cp "$work/beancount" "$out/charges.beancount"
 cp "$work/hledger" "$out/charges.journal"
 good "18 runs of two tenants and two adjustments, exported to $out; offline exports are the same"

@@ -55,6 +55,8 @@ pub(crate) enum ApiError {
     TenantSuspended,
     /// There is no such thing, or it is another tenant's.
     NotFound { what: &'static str },
+    /// This program was built without it.
+    NotBuilt { detail: String },
     /// What was the sandbox is gone, or nothing of it was kept.
     SandboxGone,
     /// The file has no byte in the range that was asked for.
@@ -121,6 +123,7 @@ pub enum Code {
     Forbidden,
     TenantSuspended,
     NotFound,
+    NotBuilt,
     SandboxGone,
     RangeNotSatisfiable,
     InsufficientFunds,
@@ -151,6 +154,7 @@ impl Code {
             Code::Forbidden => (403, "forbidden", "The token does not allow this"),
             Code::TenantSuspended => (403, "tenant_suspended", "The tenant is suspended"),
             Code::NotFound => (404, "not_found", "There is no such thing"),
+            Code::NotBuilt => (501, "not_built", "This build cannot do that"),
             Code::SandboxGone => (410, "sandbox_gone", "The sandbox is gone"),
             Code::RangeNotSatisfiable => {
                 (416, "range_not_satisfiable", "The file has no such bytes")
@@ -260,6 +264,7 @@ impl ApiError {
             ApiError::Forbidden { .. } => Code::Forbidden,
             ApiError::TenantSuspended => Code::TenantSuspended,
             ApiError::NotFound { .. } => Code::NotFound,
+            ApiError::NotBuilt { .. } => Code::NotBuilt,
             ApiError::SandboxGone => Code::SandboxGone,
             ApiError::RangeNotSatisfiable { .. } => Code::RangeNotSatisfiable,
             ApiError::InsufficientFunds { .. } => Code::InsufficientFunds,
@@ -287,6 +292,7 @@ impl ApiError {
             | ApiError::Forbidden { .. }
             | ApiError::TenantSuspended
             | ApiError::NotFound { .. }
+            | ApiError::NotBuilt { .. }
             | ApiError::SandboxGone
             | ApiError::RangeNotSatisfiable { .. }
             | ApiError::InsufficientFunds { .. }
@@ -352,6 +358,7 @@ impl ApiError {
             }
             ApiError::Overloaded { detail } => Some((*detail).to_owned()),
             ApiError::Forbidden { detail }
+            | ApiError::NotBuilt { detail }
             | ApiError::InsufficientFunds { detail }
             | ApiError::BudgetExceeded { detail }
             | ApiError::ConcurrencyExceeded { detail, .. }

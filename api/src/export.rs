@@ -1,18 +1,23 @@
 //! Exports: the ledger's charges as others read them, in one pass over the settlements and in
 //! bounded memory.
 //!
-//! `csv` and `jsonl` have a row for each line of each charge. `focus` adds up what is alike within
-//! an hour, `beancount` and `hledger` within a day; they hold what they add up only so long, and
-//! then write it: the same hour or day may come again further down. An adjustment is a row of its
-//! own everywhere. Money and quantities are exact decimals.
+//! `csv`, `jsonl` and `parquet` have a row for each line of each charge. `focus` adds up what is
+//! alike within an hour, `beancount` and `hledger` within a day; they hold what they add up only so
+//! long, and then write it: the same hour or day may come again further down. An adjustment is a
+//! row of its own everywhere. Money and quantities are exact decimals.
 
 mod books;
 mod focus;
 mod lines;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::{Adjusted, Adjustment, Body, Effect, Entry, Meter, Model, RateCard};
+
+use self::rows::Rows;
 
 /// Sums that are held at once.
 const SUMS_MAX: usize = 2_048;
@@ -26,8 +31,12 @@ pub enum Format {
     Csv,
     /// The same, as JSON objects, one a line.
     Jsonl,
+    /// The same, as typed columns.
+    Parquet,
     /// FOCUS 1.2, the specification of cost and usage data.
     Focus,
+    /// The same, as typed columns.
+    FocusParquet,
     /// Beancount's text.
     Beancount,
     /// hledger's journal.
@@ -36,10 +45,12 @@ pub enum Format {
 
 impl Format {
     /// All of them, with their names in URLs and on the command line.
-    pub const ALL: [(Format, &'static str); 5] = [
+    pub const ALL: [(Format, &'static str); 7] = [
         (Format::Csv, "csv"),
         (Format::Jsonl, "jsonl"),
+        (Format::Parquet, "parquet"),
         (Format::Focus, "focus"),
+        (Format::FocusParquet, "focus-parquet"),
         (Format::Beancount, "beancount"),
         (Format::Hledger, "hledger"),
     ];
@@ -54,10 +65,13 @@ impl Format {
 
     /// Media type and file name.
     pub(crate) fn file(self) -> (&'static str, &'static str) {
+        const PARQUET: &str = "application/vnd.apache.parquet";
         match self {
             Format::Csv => ("text/csv; charset=utf-8", "charges.csv"),
             Format::Jsonl => ("application/x-ndjson", "charges.jsonl"),
+            Format::Parquet => (PARQUET, "charges.parquet"),
             Format::Focus => ("text/csv; charset=utf-8", "focus.csv"),
+            Format::FocusParquet => (PARQUET, "focus.parquet"),
             Format::Beancount => ("text/plain; charset=utf-8", "charges.beancount"),
             Format::Hledger => ("text/plain; charset=utf-8", "charges.journal"),
         }
@@ -71,6 +85,39 @@ pub struct Issuer {
     pub provider: String,
     /// Where the service runs.
     pub region: String,
+}
+
+/// Why an export cannot begin or go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExportError {
+    /// The program was built without the feature `parquet`.
+    #[error(
+        "Parquet is not in this build: build Farebox with `--features parquet`, or take csv or focus"
+    )]
+    NotBuilt,
+    /// The file has as many row groups as it may have.
+    #[error(
+        "a Parquet file has at most {groups} row groups: ask for less at once, with from, to or \
+         other filters"
+    )]
+    TooLong {
+        /// How many it may have.
+        groups: usize,
+    },
+    /// A number or time is beyond what a typed column holds.
+    #[error("column {column} cannot hold {cell}: take the same export as CSV")]
+    Unfit {
+        /// The column's name.
+        column: &'static str,
+        /// What it was to hold.
+        cell: String,
+    },
+    /// The Parquet writer has failed, which memory gives it no cause for.
+    #[error("the Parquet writer failed: {reason}")]
+    Broken {
+        /// In its own words.
+        reason: String,
+    },
 }
 
 /// An export that is being written.
@@ -92,19 +139,26 @@ enum Writer {
 
 impl Export {
     /// Begins one.
-    #[must_use]
-    pub fn new(format: Format, issuer: Issuer) -> Export {
+    ///
+    /// # Errors
+    ///
+    /// The format is not in this build.
+    pub fn new(format: Format, issuer: Issuer) -> Result<Export, ExportError> {
         let writer = match format {
-            Format::Csv => Writer::Lines(lines::Lines::Csv),
+            Format::Csv => Writer::Lines(lines::Lines::Table(Rows::Csv(lines::COLUMNS))),
             Format::Jsonl => Writer::Lines(lines::Lines::Json),
-            Format::Focus => Writer::Focus(focus::Focus::new(issuer)),
+            Format::Parquet => Writer::Lines(lines::Lines::Table(Rows::parquet(lines::COLUMNS)?)),
+            Format::Focus => Writer::Focus(focus::Focus::new(issuer, Rows::Csv(focus::COLUMNS))),
+            Format::FocusParquet => {
+                Writer::Focus(focus::Focus::new(issuer, Rows::parquet(focus::COLUMNS)?))
+            }
             Format::Beancount => Writer::Books(books::Books::new(books::Style::Beancount)),
             Format::Hledger => Writer::Books(books::Books::new(books::Style::Hledger)),
         };
-        Export {
+        Ok(Export {
             writer,
             packages: Packages::new(),
-        }
+        })
     }
 
     /// Makes a rate card known, by the entry that recorded it: what its prices count. To be called
@@ -120,45 +174,63 @@ impl Export {
     pub fn head(&self, out: &mut Vec<u8>) {
         match &self.writer {
             Writer::Lines(lines) => lines.head(out),
-            Writer::Focus(_) => focus::head(out),
+            Writer::Focus(focus) => focus.head(out),
             Writer::Books(books) => books.head(out),
         }
     }
 
     /// Takes the next entries, in the order of their numbers.
-    pub fn entries<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    ///
+    /// The format cannot hold more, or not this; what has been written is no whole export then.
+    pub fn entries<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'a Entry>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ExportError> {
         for entry in entries {
-            let settled = match &entry.body {
-                Body::Settled(settled) => settled,
+            match &entry.body {
+                Body::Settled(settled) => match &mut self.writer {
+                    Writer::Lines(lines) => lines.settlement(entry, settled, &self.packages, out),
+                    Writer::Focus(focus) => focus.settlement(entry, settled, &self.packages, out),
+                    Writer::Books(books) => {
+                        books.settlement(entry, settled, out);
+                        Ok(())
+                    }
+                },
+                Body::Adjusted(adjusted) => match &mut self.writer {
+                    Writer::Lines(lines) => lines.adjustment(entry, adjusted, out),
+                    Writer::Focus(focus) => focus.adjustment(entry, adjusted, out),
+                    Writer::Books(books) => {
+                        books.adjustment(entry, adjusted, out);
+                        Ok(())
+                    }
+                },
                 Body::Acted(acted) => {
                     if let Some(Effect::RateCard(card)) = &acted.effect {
                         self.card(entry.seq, card);
                     }
-                    continue;
+                    Ok(())
                 }
-                Body::Adjusted(adjusted) => {
-                    match &mut self.writer {
-                        Writer::Lines(lines) => lines.adjustment(entry, adjusted, out),
-                        Writer::Focus(focus) => focus.adjustment(entry, adjusted, out),
-                        Writer::Books(books) => books.adjustment(entry, adjusted, out),
-                    }
-                    continue;
-                }
-            };
-            match &mut self.writer {
-                Writer::Lines(lines) => lines.settlement(entry, settled, &self.packages, out),
-                Writer::Focus(focus) => focus.settlement(entry, settled, &self.packages, out),
-                Writer::Books(books) => books.settlement(entry, settled, out),
-            }
+            }?;
         }
+        Ok(())
     }
 
-    /// Writes what is still held.
-    pub fn end(&mut self, out: &mut Vec<u8>) {
+    /// Writes what is still held, and the end.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Export::entries`].
+    pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), ExportError> {
         match &mut self.writer {
-            Writer::Lines(_) => {}
-            Writer::Focus(focus) => focus.flush(out),
-            Writer::Books(books) => books.flush(out),
+            Writer::Lines(lines) => lines.end(out),
+            Writer::Focus(focus) => focus.end(out),
+            Writer::Books(books) => {
+                books.flush(out);
+                Ok(())
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Idempotency keys: how one is read, what it is bound to, and what a repeated one answers.
 //!
-//! The key itself is the ledger's: it is taken in the same batch as the hold, so that key and money
-//! cannot disagree. A refusal takes no key. A key whose execution was admitted but never started
-//! (the machine was full) is followed by another one derived from it, so that trying again is not
-//! answered with the refusal for a day.
+//! The key itself is the ledger's: it is taken in the same batch as the hold or the act, so that
+//! key and money cannot disagree. A refusal takes no key. A key whose execution was admitted but
+//! never started (the machine was full) is followed by another one derived from it, so that trying
+//! again is not answered with the refusal for a day.
 
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::App;
+use crate::call::Call;
 use crate::error::ApiError;
+use crate::ids;
 use crate::record::Record;
 
 /// A caller's retry key, bound to tenant, method, route and body.
@@ -33,6 +35,18 @@ pub(crate) enum Earlier {
 }
 
 impl Key {
+    /// The key of a request, if it has one.
+    pub(crate) fn of(
+        call: &Call,
+        route: &str,
+        body: &Map<String, Value>,
+    ) -> Option<Result<Key, ApiError>> {
+        let header = call.http.headers().get("idempotency-key")?;
+        let text = header.to_str().unwrap_or_default();
+        let most = call.app.config.idempotency.key_max_bytes;
+        Some(Key::read(text, most, route, body))
+    }
+
     /// Reads the header's value: a structured-field string, or the bare key.
     pub(crate) fn read(
         header: &str,
@@ -61,6 +75,16 @@ impl Key {
             key: hash(&[&self.key, execution]),
             ..self
         }
+    }
+
+    /// As a part of a name.
+    pub(crate) fn name(&self) -> String {
+        ids::hex(&self.key)
+    }
+
+    /// What its body hashes to.
+    pub(crate) fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
     }
 
     pub(crate) fn to_ledger(self) -> Idempotency {

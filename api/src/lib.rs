@@ -53,7 +53,7 @@ pub use crate::backup::{BackupError, Draft};
 pub use crate::clock::{Clock, parse_rfc3339, rfc3339};
 pub use crate::config::{Config, ConfigError, ConfigFault, Layers, Source};
 pub use crate::error::{Code, Fault, Problem, Retry};
-pub use crate::export::{Export, Format, Issuer};
+pub use crate::export::{Export, ExportError, Format, Issuer};
 pub use crate::handlers::entries::entry_json;
 pub use crate::images::{ImageInfo, ImageSource};
 pub use crate::keys::{Keys, KeysError};

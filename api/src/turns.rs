@@ -84,7 +84,7 @@ impl Turns {
         })
     }
 
-    /// One of the tenant's holds has ended.
+    /// One of the tenant's holds has ended, or its caps are others.
     pub(crate) fn freed(&self, tenant: &str) {
         let mut tenants = self.lock();
         let Some(queue) = tenants.get(tenant) else {
@@ -119,7 +119,8 @@ impl Place {
 }
 
 impl Turn {
-    /// Waits until one of the tenant's holds has ended since this was last called.
+    /// Waits until one of the tenant's holds has ended, or its caps have changed, since this was
+    /// last called.
     pub(crate) async fn freed(&self) {
         self.place.queue.freed.notified().await;
     }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
-use crate::server::TestServer;
+use crate::server::{TestServer, finished};
 
 fn run(client: &Client) -> Answer {
     client.post("/v1/executions", &json!({"code": "print 1"}))
@@ -157,4 +157,55 @@ fn a_refusal_at_the_cap_on_concurrency_tells_the_cap() {
         .problem(400, "invalid_argument");
     owner.delete(&format!("/v1/executions/{id}"));
     crate::server::finished(&owner, &id);
+}
+
+/// What stands in the queue was told that it waits: it does so for the cap on starts too, and
+/// begins once there is room, while what comes without waiting is refused.
+#[test]
+fn what_is_in_the_queue_waits_for_the_cap_on_starts() {
+    let server = TestServer::start();
+    let owner = server.tenant("acme");
+    caps(&server, &json!({"concurrency": 1}));
+    let first = server.running(&owner, &json!({"code": "wait"}));
+    let queued = |code: &str| {
+        let record = owner.post_async(&json!({"code": code})).expect(202);
+        assert_eq!(record["state"], "queued", "{record}");
+        record["id"].as_str().unwrap().to_owned()
+    };
+    let (second, third) = (queued("print second"), queued("print third"));
+    // The one that runs is all that may begin in this minute.
+    caps(&server, &json!({"concurrency": 1, "starts_per_minute": 1}));
+    owner.delete(&format!("/v1/executions/{first}"));
+    finished(&owner, &first);
+    run(&owner).problem(429, "rate_exceeded");
+    // Its turn has come, and the cap has been in its way.
+    let denied = || {
+        let denials = owner.get("/v1/denials/recent?by=rate").expect(200);
+        let count = denials["items"].as_array().unwrap().len();
+        (count >= 2).then_some(())
+    };
+    crate::server::until(denied);
+    let state = |id: &str| owner.get(&format!("/v1/executions/{id}")).expect(200)["state"].clone();
+    assert_eq!(
+        (state(&second), state(&third)),
+        (json!("queued"), json!("queued"))
+    );
+    // Who has no patience goes; nothing of it was held.
+    owner.delete(&format!("/v1/executions/{third}"));
+    let cancelled = finished(&owner, &third);
+    assert_eq!(cancelled["outcome"]["kind"], "cancelled", "{cancelled}");
+    // A cap that is raised is looked at at once.
+    caps(&server, &json!({"concurrency": 1, "starts_per_minute": 2}));
+    let ran = finished(&owner, &second);
+    assert_eq!(
+        (&ran["outcome"]["kind"], &ran["stdout"]),
+        (&json!("exited"), &json!("second\n"))
+    );
+    run(&owner).problem(429, "rate_exceeded");
+    // What finds the cap before any queue is refused at once.
+    owner
+        .post_async(&json!({"code": "print fourth"}))
+        .problem(429, "rate_exceeded");
+    assert_eq!(server.settlements("acme"), 2);
+    server.assert_nothing_held("acme");
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
+use crate::periods::operator;
 use crate::server::{TestServer, finished};
 
 fn keyed(client: &Client, key: &str, body: &Value) -> Answer {
@@ -125,4 +126,70 @@ fn malformed_keys_are_refused() {
     for key in ["\"", "\"a", "\"\"", "", &long] {
         keyed(&owner, key, &json!({"code": "print 1"})).problem(400, "invalid_argument");
     }
+}
+
+fn proposed(client: &Client, key: &str, body: &Value) -> Answer {
+    let request = client.request("POST", "/v1/adjustments");
+    request.header("Idempotency-Key", key).json(body).send()
+}
+
+fn credit(tenant: &str, amount: &str) -> Value {
+    json!({"tenant": tenant, "amount": amount, "description": "goodwill", "reason": "outage"})
+}
+
+#[test]
+fn an_adjustment_is_proposed_once_under_a_key() {
+    let mut server = TestServer::start();
+    server.tenant("acme");
+    server.tenant("other");
+    let admin = server.admin();
+    // A refusal takes no key.
+    let nothing = json!({"tenant": "acme", "reverses": 1, "reason": "-"});
+    proposed(&admin, "\"k\"", &nothing).problem(400, "invalid_argument");
+    let body = credit("acme", "-1.5");
+    let first = proposed(&admin, "\"k\"", &body);
+    assert_eq!(first.header("idempotent-replayed"), None);
+    let first = first.expect(201);
+    let again = proposed(&admin, "k", &body);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert_eq!(again.expect(200), first);
+    let dearer = proposed(&admin, "\"k\"", &credit("acme", "-2"));
+    dearer.problem(422, "idempotency_mismatch");
+    // The key is the tenant's, and another key is another adjustment.
+    proposed(&admin, "\"k\"", &credit("other", "-1.5")).expect(201);
+    proposed(&admin, "\"l\"", &body).expect(201);
+    proposed(&admin, "\"\"", &body).problem(400, "invalid_argument");
+
+    // As it now is, also after a restart.
+    let path = format!("/v1/adjustments/{}/reject", first["id"].as_str().unwrap());
+    let finance = operator(&server, api::Role::Finance, "finance");
+    let rejected = finance.post(&path, &json!({"reason": "no"})).expect(200);
+    assert_eq!(proposed(&admin, "\"k\"", &body).expect(200), rejected);
+    server.restart();
+    let admin = server.admin();
+    assert_eq!(proposed(&admin, "\"k\"", &body).expect(200), rejected);
+    let list = admin.get("/v1/adjustments?tenant=acme").expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 2, "{list}");
+}
+
+#[test]
+fn many_at_once_propose_one_adjustment() {
+    let server = TestServer::start();
+    server.tenant("acme");
+    let body = credit("acme", "-1");
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (admin, body) = (server.admin(), body.clone());
+            std::thread::spawn(move || proposed(&admin, "\"race\"", &body))
+        })
+        .collect();
+    let answers = threads.into_iter().map(|thread| thread.join().unwrap());
+    let mut made = 0;
+    let mut ids = std::collections::BTreeSet::new();
+    for answer in answers {
+        made += usize::from(answer.status == 201);
+        assert!([200, 201].contains(&answer.status), "{}", answer.text());
+        ids.insert(answer.json()["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!((made, ids.len()), (1, 1));
 }

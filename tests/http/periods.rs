@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::server::TestServer;
 
 /// A client with an operator's token of this role, which stands for `subject`.
-fn operator(server: &TestServer, role: api::Role, subject: &str) -> Client {
+pub(crate) fn operator(server: &TestServer, role: api::Role, subject: &str) -> Client {
     scoped(server, role.scopes(), subject)
 }
 

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
+use crate::offline::{farebox, told};
 use crate::server::{TestServer, until};
 use runtime::fake::FakeOptions;
 
@@ -180,4 +181,47 @@ fn changes_that_cannot_be_are_refused() {
     assert_eq!(problem["retry"], "no");
     let list = server.admin().get(PATH).expect(200);
     assert_eq!(list["items"].as_array().unwrap().len(), 2, "{list}");
+}
+
+#[test]
+fn the_command_asks_for_changes_lists_and_cancels_them() {
+    let server = TestServer::start();
+    server.tenant("acme");
+    server.quota("acme", &runs("5"));
+    let Client { address, token } = server.admin();
+    let (url, token) = (format!("http://{address}"), token.unwrap());
+    let quota = |args: &[&str]| {
+        let mut all = vec!["--json", "quota"];
+        all.extend(args);
+        all.extend(["--tenant", "acme", "--url", &url, "--token", &token]);
+        farebox(&all)
+    };
+    let at = after_ms(3_600_000);
+    let reason = ["--reason", "ticket 7"];
+    let mut args = vec!["change", "--at", &at];
+    args.extend(reason.iter().chain(&["executions=9/day", "cost=1.5/month"]));
+    let made = told(&quota(&args));
+    assert_eq!(made["effective_at"], at, "{made}");
+    assert_eq!(made["quotas"][0]["limit"], "9", "{made}");
+    assert_eq!(made["quotas"][1]["meter"], "cost", "{made}");
+    assert_eq!(server.admin().get(PATH).expect(200)["items"], json!([made]));
+    let twice = quota(&args);
+    let words = String::from_utf8_lossy(&twice.stderr).into_owned();
+    assert!(
+        twice.status.code() != Some(0) && words.contains("conflict"),
+        "{words}"
+    );
+    let id = made["id"].as_str().unwrap();
+    let table = farebox(&[
+        "quota", "changes", "--tenant", "acme", "--url", &url, "--token", &token,
+    ]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    for part in [id, &at, "executions=9/day cost=1.5/month", "ticket 7"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    let left = told(&quota(&["cancel", id, "--reason", "too early & late"]));
+    assert_eq!(left["items"], json!([]));
+    assert_eq!(told(&quota(&["changes"]))["items"], json!([]));
+    let last = audited(&server).pop().unwrap();
+    assert_eq!(last.1, json!("too early & late"));
 }

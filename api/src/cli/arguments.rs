@@ -308,6 +308,18 @@ Examples:
   farebox quota set --tenant acme executions=1000/day cpu_us=3600000000/month cost=25/month
   farebox quota set --tenant acme          (removes the tenant's own list)")]
     Set(QuotaSetArgs),
+    /// Have a tenant's own list replaced at an instant to come (for operators).
+    #[command(after_help = "\
+A quota is written as for `quota set`; the list is the whole own list from that instant on.
+
+Examples:
+  farebox quota change --tenant acme --at 2026-12-01T00:00:00Z --reason 'ticket 7' \\
+      executions=5000/day cost=100/month")]
+    Change(QuotaChangeArgs),
+    /// List the changes of a tenant's quotas that are to come (for operators).
+    Changes(QuotaChangesArgs),
+    /// Cancel a change that is still to come (for operators).
+    Cancel(QuotaCancelArgs),
 }
 
 /// `quota show`.
@@ -331,6 +343,42 @@ pub(crate) struct QuotaSetArgs {
     /// The quotas.
     #[arg(value_name = "METER=LIMIT/WINDOW", value_parser = parse::quota)]
     pub(crate) quotas: Vec<parse::Quota>,
+}
+
+/// `quota change`.
+#[derive(Debug, Args)]
+pub(crate) struct QuotaChangeArgs {
+    #[command(flatten)]
+    pub(crate) set: QuotaSetArgs,
+    /// From when on, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse::time_us)]
+    pub(crate) at: i64,
+    /// Why; it stands in the audit.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+/// `quota changes`.
+#[derive(Debug, Args)]
+pub(crate) struct QuotaChangesArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Which tenant.
+    #[arg(long)]
+    pub(crate) tenant: String,
+}
+
+/// `quota cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct QuotaCancelArgs {
+    #[command(flatten)]
+    pub(crate) of: QuotaChangesArgs,
+    /// The change, as `quota changes` names it.
+    #[arg(value_name = "CHANGE")]
+    pub(crate) id: String,
+    /// Why; it stands in the audit.
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
 }
 
 /// `tenant`.

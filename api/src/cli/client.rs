@@ -88,6 +88,16 @@ impl Client {
         self.answer(&method, path, request.send_json(body))
     }
 
+    /// `DELETE path?query`.
+    pub(crate) fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Fault> {
+        let mut request = self.agent.delete(format!("{}{path}", self.url));
+        for (name, value) in query {
+            request = request.query(*name, *value);
+        }
+        let request = request.header("Authorization", format!("Bearer {}", self.token));
+        self.answer(&Method::DELETE, path, request.call())
+    }
+
     fn answer(
         &self,
         method: &Method,

@@ -121,10 +121,12 @@ async fn hold(app: &Arc<App>, plan: &Plan, flight: &Flight) -> Result<Attempt, A
             }
             (Attempt::Capped(Rejection::Concurrency { .. }), Some(turn)) => turn.freed().await,
             // Its client was told that it waits: it begins once it may.
-            (Attempt::Capped(Rejection::Rate { free_at, .. }), Some(_)) => {
+            (Attempt::Capped(Rejection::Rate { free_at, .. }), Some(turn)) => {
                 let us = free_at.saturating_sub(app.clock.wall_us());
                 let pause = Duration::from_micros(u64::try_from(us).unwrap_or(0));
-                tokio::time::sleep(pause.max(FULL_QUEUE_PAUSE)).await;
+                // A cap that is raised is looked at at once.
+                let pause = tokio::time::sleep(pause.max(FULL_QUEUE_PAUSE));
+                tokio::select! { () = pause => {}, () = turn.freed() => {} }
             }
             _ => return Ok(answer),
         }

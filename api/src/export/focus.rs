@@ -1,4 +1,4 @@
-//! `focus`: FOCUS 1.2, the open specification of cost and usage data.
+//! `focus` and `focus-parquet`: FOCUS 1.2, the open specification of cost and usage data.
 //!
 //! A row is what one resource used in one hour at one price. Billed and effective cost are the sums
 //! of the charges, which are rounded line by line to 10^-12; list and contracted cost are unit
@@ -10,64 +10,64 @@ use jiff::Unit;
 use jiff::civil::DateTime;
 use ledger::{Adjusted, ChargeLine, Entry, Meter, Money, Settled};
 
-use super::{Issuer, Packages, Piles, around, exact};
-use crate::csv::Table;
+use super::rows::{Cell, Columns, Rows};
+use super::{ExportError, Issuer, Packages, Piles, around, exact};
 
 const HOUR_US: i64 = 3_600_000_000;
 
 /// Every column; those that are ours begin with `x_`.
-const COLUMNS: [&str; 51] = [
-    "BillingAccountId",
-    "BillingAccountName",
-    "BillingAccountType",
-    "SubAccountId",
-    "SubAccountName",
-    "SubAccountType",
-    "BillingCurrency",
-    "BillingPeriodStart",
-    "BillingPeriodEnd",
-    "ChargeCategory",
-    "ChargeClass",
-    "ChargeDescription",
-    "ChargeFrequency",
-    "ChargePeriodStart",
-    "ChargePeriodEnd",
-    "BilledCost",
-    "EffectiveCost",
-    "ListCost",
-    "ContractedCost",
-    "ListUnitPrice",
-    "ContractedUnitPrice",
-    "PricingCurrency",
-    "PricingCurrencyListUnitPrice",
-    "PricingCurrencyContractedUnitPrice",
-    "PricingCurrencyEffectiveCost",
-    "PricingCategory",
-    "PricingQuantity",
-    "PricingUnit",
-    "ConsumedQuantity",
-    "ConsumedUnit",
-    "InvoiceId",
-    "InvoiceIssuerName",
-    "ProviderName",
-    "PublisherName",
-    "ServiceCategory",
-    "ServiceSubcategory",
-    "ServiceName",
-    "SkuId",
-    "SkuPriceId",
-    "SkuMeter",
-    "SkuPriceDetails",
-    "ResourceId",
-    "ResourceName",
-    "ResourceType",
-    "RegionId",
-    "RegionName",
-    "Tags",
-    "CommitmentDiscountStatus",
-    "x_EntryFirst",
-    "x_EntryLast",
-    "x_Through",
+pub(super) const COLUMNS: Columns = &[
+    ("BillingAccountId", Cell::Text),
+    ("BillingAccountName", Cell::Text),
+    ("BillingAccountType", Cell::Text),
+    ("SubAccountId", Cell::Text),
+    ("SubAccountName", Cell::Text),
+    ("SubAccountType", Cell::Text),
+    ("BillingCurrency", Cell::Text),
+    ("BillingPeriodStart", Cell::Time),
+    ("BillingPeriodEnd", Cell::Time),
+    ("ChargeCategory", Cell::Text),
+    ("ChargeClass", Cell::Text),
+    ("ChargeDescription", Cell::Text),
+    ("ChargeFrequency", Cell::Text),
+    ("ChargePeriodStart", Cell::Time),
+    ("ChargePeriodEnd", Cell::Time),
+    ("BilledCost", Cell::Decimal),
+    ("EffectiveCost", Cell::Decimal),
+    ("ListCost", Cell::Decimal),
+    ("ContractedCost", Cell::Decimal),
+    ("ListUnitPrice", Cell::Decimal),
+    ("ContractedUnitPrice", Cell::Decimal),
+    ("PricingCurrency", Cell::Text),
+    ("PricingCurrencyListUnitPrice", Cell::Decimal),
+    ("PricingCurrencyContractedUnitPrice", Cell::Decimal),
+    ("PricingCurrencyEffectiveCost", Cell::Decimal),
+    ("PricingCategory", Cell::Text),
+    ("PricingQuantity", Cell::Decimal),
+    ("PricingUnit", Cell::Text),
+    ("ConsumedQuantity", Cell::Decimal),
+    ("ConsumedUnit", Cell::Text),
+    ("InvoiceId", Cell::Text),
+    ("InvoiceIssuerName", Cell::Text),
+    ("ProviderName", Cell::Text),
+    ("PublisherName", Cell::Text),
+    ("ServiceCategory", Cell::Text),
+    ("ServiceSubcategory", Cell::Text),
+    ("ServiceName", Cell::Text),
+    ("SkuId", Cell::Text),
+    ("SkuPriceId", Cell::Text),
+    ("SkuMeter", Cell::Text),
+    ("SkuPriceDetails", Cell::Text),
+    ("ResourceId", Cell::Text),
+    ("ResourceName", Cell::Text),
+    ("ResourceType", Cell::Text),
+    ("RegionId", Cell::Text),
+    ("RegionName", Cell::Text),
+    ("Tags", Cell::Text),
+    ("CommitmentDiscountStatus", Cell::Text),
+    ("x_EntryFirst", Cell::Whole),
+    ("x_EntryLast", Cell::Whole),
+    ("x_Through", Cell::Whole),
 ];
 
 /// What a row is of.
@@ -103,19 +103,21 @@ struct Sum {
 #[derive(Debug)]
 pub(super) struct Focus {
     issuer: Issuer,
+    rows: Rows,
     piles: Piles<Key, Sum>,
 }
 
-pub(super) fn head(out: &mut Vec<u8>) {
-    Table::new(out).row(COLUMNS);
-}
-
 impl Focus {
-    pub(super) fn new(issuer: Issuer) -> Focus {
+    pub(super) fn new(issuer: Issuer, rows: Rows) -> Focus {
         Focus {
             issuer,
+            rows,
             piles: Piles::new(),
         }
+    }
+
+    pub(super) fn head(&self, out: &mut Vec<u8>) {
+        self.rows.head(out);
     }
 
     pub(super) fn settlement(
@@ -124,7 +126,7 @@ impl Focus {
         settled: &Settled,
         packages: &Packages,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Result<(), ExportError> {
         for (place, line) in settled.charge.lines.iter().enumerate() {
             let key = key(settled, line, packages);
             let consumed = consumed(settled, place);
@@ -136,13 +138,19 @@ impl Focus {
             sum.entries = Some((first, entry.seq));
         }
         if self.piles.added(entry.seq) {
-            self.flush(out);
+            self.flush(out)?;
         }
+        Ok(())
     }
 
     /// A row of its own; those before it are written first.
-    pub(super) fn adjustment(&mut self, entry: &Entry, adjusted: &Adjusted, out: &mut Vec<u8>) {
-        self.flush(out);
+    pub(super) fn adjustment(
+        &mut self,
+        entry: &Entry,
+        adjusted: &Adjusted,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ExportError> {
+        self.flush(out)?;
         let hold = adjusted.what.reversed().map(|settled| &*settled.hold);
         let hour = entry.at - entry.at.rem_euclid(HOUR_US);
         let tags = hold.map(|hold| hold.tags.iter().cloned().collect());
@@ -169,15 +177,30 @@ impl Focus {
             ("x_EntryLast", seq.clone()),
             ("x_Through", seq),
         ]);
-        row(&mut Table::new(out), &cells);
+        self.row(&cells, out)
     }
 
-    pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
+    /// Writes what is still held, and the end.
+    pub(super) fn end(&mut self, out: &mut Vec<u8>) -> Result<(), ExportError> {
+        self.flush(out)?;
+        self.rows.end(out)
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), ExportError> {
         let through = self.piles.through;
-        let mut table = Table::new(out);
         for (key, sum) in self.piles.take() {
-            row(&mut table, &self.cells(&key, &sum, through));
+            let cells = self.cells(&key, &sum, through);
+            self.row(&cells, out)?;
         }
+        Ok(())
+    }
+
+    /// Writes the cells in the order of the columns; what is missing is null.
+    fn row(&mut self, cells: &[(&str, String)], out: &mut Vec<u8>) -> Result<(), ExportError> {
+        let cell = |name: &str| cells.iter().find(|(known, _)| *known == name);
+        let row = COLUMNS.iter();
+        let row = row.map(|(name, _)| cell(name).map_or("", |(_, cell)| cell));
+        self.rows.row(row, out)
     }
 
     /// The cells of a row that are not null, by column.
@@ -234,13 +257,6 @@ impl Focus {
         }
         cells
     }
-}
-
-/// Writes the cells in the order of the columns; what is missing is null.
-fn row(table: &mut Table<'_>, cells: &[(&str, String)]) {
-    let place = |name: &&str| cells.iter().find(|(known, _)| known == name);
-    let row = COLUMNS.iter();
-    table.row(row.map(|name| place(name).map_or("", |(_, cell)| cell)));
 }
 
 /// What a line is of, out of what was used of its meter: the last one has what the others leave,

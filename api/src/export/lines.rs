@@ -1,46 +1,46 @@
-//! `csv` and `jsonl`: a row for each line of each charge, and for each adjustment.
+//! `csv`, `jsonl` and `parquet`: a row for each line of each charge, and for each adjustment.
 
 use std::collections::BTreeMap;
 
 use ledger::{Adjusted, Entry, Hold, Settled};
 use serde::Serialize;
 
-use super::Packages;
+use super::rows::{Cell, Columns, Rows};
+use super::{ExportError, Packages};
 use crate::clock::rfc3339;
-use crate::csv::Table;
 use crate::handlers::usage::unit;
 use crate::ids::{self, Kind};
 use crate::shape;
 
-/// Which of the two.
-#[derive(Debug, Clone, Copy)]
+/// What the rows are written as.
+#[derive(Debug)]
 pub(super) enum Lines {
-    Csv,
+    Table(Rows),
     Json,
 }
 
-const COLUMNS: [&str; 21] = [
-    "entry",
-    "kind",
-    "time",
-    "recorded_at",
-    "execution",
-    "tenant",
-    "project",
-    "function",
-    "key",
-    "image",
-    "tags",
-    "meter",
-    "tier",
-    "quantity",
-    "unit",
-    "unit_size",
-    "rate",
-    "amount",
-    "currency",
-    "reverses",
-    "description",
+pub(super) const COLUMNS: Columns = &[
+    ("entry", Cell::Whole),
+    ("kind", Cell::Text),
+    ("time", Cell::Time),
+    ("recorded_at", Cell::Time),
+    ("execution", Cell::Text),
+    ("tenant", Cell::Text),
+    ("project", Cell::Text),
+    ("function", Cell::Text),
+    ("key", Cell::Text),
+    ("image", Cell::Text),
+    ("tags", Cell::Text),
+    ("meter", Cell::Text),
+    ("tier", Cell::Whole),
+    ("quantity", Cell::Decimal),
+    ("unit", Cell::Text),
+    ("unit_size", Cell::Decimal),
+    ("rate", Cell::Decimal),
+    ("amount", Cell::Decimal),
+    ("currency", Cell::Text),
+    ("reverses", Cell::Whole),
+    ("description", Cell::Text),
 ];
 
 /// A row of `jsonl`; numbers that can grow are decimal strings. What an adjustment does not have is
@@ -73,19 +73,19 @@ struct Row<'a> {
 }
 
 impl Lines {
-    pub(super) fn head(self, out: &mut Vec<u8>) {
-        if let Lines::Csv = self {
-            Table::new(out).row(COLUMNS);
+    pub(super) fn head(&self, out: &mut Vec<u8>) {
+        if let Lines::Table(rows) = self {
+            rows.head(out);
         }
     }
 
     pub(super) fn settlement(
-        self,
+        &mut self,
         entry: &Entry,
         settled: &Settled,
         packages: &Packages,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Result<(), ExportError> {
         let hold = &settled.hold;
         let (time, recorded_at) = (rfc3339(hold.opened_at), rfc3339(entry.at));
         let execution = ids::text(Kind::Execution, &hold.execution.0);
@@ -119,11 +119,17 @@ impl Lines {
                 reverses: None,
                 description: None,
             };
-            self.row(&row, out);
+            self.row(&row, out)?;
         }
+        Ok(())
     }
 
-    pub(super) fn adjustment(self, entry: &Entry, adjusted: &Adjusted, out: &mut Vec<u8>) {
+    pub(super) fn adjustment(
+        &mut self,
+        entry: &Entry,
+        adjusted: &Adjusted,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ExportError> {
         let hold = adjusted.what.reversed().map(|settled| &*settled.hold);
         let at = rfc3339(entry.at);
         let execution = hold.map(|hold| ids::text(Kind::Execution, &hold.execution.0));
@@ -151,13 +157,24 @@ impl Lines {
             reverses: adjusted.what.reverses(),
             description: Some(description),
         };
-        self.row(&row, out);
+        self.row(&row, out)
     }
 
-    fn row(self, row: &Row<'_>, out: &mut Vec<u8>) {
+    /// Writes what is still held, and the end.
+    pub(super) fn end(&mut self, out: &mut Vec<u8>) -> Result<(), ExportError> {
         match self {
-            Lines::Csv => row.csv(out),
-            Lines::Json => row.json(out),
+            Lines::Table(rows) => rows.end(out),
+            Lines::Json => Ok(()),
+        }
+    }
+
+    fn row(&mut self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), ExportError> {
+        match self {
+            Lines::Table(rows) => row.cells(rows, out),
+            Lines::Json => {
+                row.json(out);
+                Ok(())
+            }
         }
     }
 }
@@ -175,12 +192,13 @@ impl Row<'_> {
         out.push(b'\n');
     }
 
-    fn csv(&self, out: &mut Vec<u8>) {
+    fn cells(&self, rows: &mut Rows, out: &mut Vec<u8>) -> Result<(), ExportError> {
         let tags = serde_json::to_string(self.tags).unwrap_or_default();
+        let entry = self.entry.to_string();
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let (tier, reverses) = (number(self.tier.map(u64::from)), number(self.reverses));
-        Table::new(out).row([
-            self.entry.to_string().as_str(),
+        let cells = [
+            &entry,
             self.kind,
             self.time,
             self.recorded_at,
@@ -201,6 +219,7 @@ impl Row<'_> {
             self.currency,
             reverses.as_deref().unwrap_or_default(),
             self.description.unwrap_or_default(),
-        ]);
+        ];
+        rows.row(cells, out)
     }
 }

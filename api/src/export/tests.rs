@@ -9,7 +9,7 @@ use ledger::{
 use super::*;
 
 /// 2026-11-30T23:59:59.5Z
-const AT: i64 = 1_796_083_199_500_000;
+pub(super) const AT: i64 = 1_796_083_199_500_000;
 
 fn line(meter: Meter, quantity: u128, rate: i128, amount: i128) -> ChargeLine {
     let (unit_size, rate, amount) = (meter.unit_size(), Money(rate), Money(amount));
@@ -24,7 +24,7 @@ fn line(meter: Meter, quantity: u128, rate: i128, amount: i128) -> ChargeLine {
 }
 
 /// A run of 1,234,567 us of CPU, and the worked example's charge.
-fn entry(seq: u64, opened_at: i64) -> Entry {
+pub(super) fn entry(seq: u64, opened_at: i64) -> Entry {
     let ceiling = Ceiling {
         cpu_ms: 5_000,
         wall_ms: 5_000,
@@ -84,16 +84,20 @@ fn entry(seq: u64, opened_at: i64) -> Entry {
 }
 
 fn written(format: Format, entries: &[Entry]) -> String {
+    String::from_utf8(bytes(format, entries)).unwrap()
+}
+
+pub(super) fn bytes(format: Format, entries: &[Entry]) -> Vec<u8> {
     let issuer = Issuer {
         provider: "Op".to_owned(),
         region: "local".to_owned(),
     };
-    let mut export = Export::new(format, issuer);
+    let mut export = Export::new(format, issuer).unwrap();
     let mut out = Vec::new();
     export.head(&mut out);
-    export.entries(entries, &mut out);
-    export.end(&mut out);
-    String::from_utf8(out).unwrap()
+    export.entries(entries, &mut out).unwrap();
+    export.end(&mut out).unwrap();
+    out
 }
 
 #[test]
@@ -167,7 +171,7 @@ fn books_balance_each_day() {
 }
 
 /// Half a dollar back, or the run of entry 7, whose month was closed already.
-fn adjustment(seq: u64, reversal: bool) -> Entry {
+pub(super) fn adjustment(seq: u64, reversal: bool) -> Entry {
     let party = |name: &str| Party {
         key: name.to_owned(),
         subject: name.to_owned(),
@@ -326,11 +330,11 @@ fn rows_of_mixed(format: Format) -> Vec<String> {
         provider: "Op".to_owned(),
         region: "local".to_owned(),
     };
-    let mut export = Export::new(format, issuer);
+    let mut export = Export::new(format, issuer).unwrap();
     export.card(3, &card);
     let mut out = Vec::new();
-    export.entries([&mixed()], &mut out);
-    export.end(&mut out);
+    export.entries([&mixed()], &mut out).unwrap();
+    export.end(&mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     text.lines().map(str::to_owned).collect()
 }

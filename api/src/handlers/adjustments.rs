@@ -1,6 +1,7 @@
 //! Adjustments: proposed by one person, approved or rejected by another.
 
-use ledger::{Act, Adjustment, Body, Effect, Money, Party, Proposal, Proposed};
+use actix_web::HttpResponse;
+use ledger::{Act, Adjustment, Body, Effect, Money, Party, Proposal, Proposed, Rejection};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -8,12 +9,16 @@ use super::statements::decimal;
 use super::usage::failed;
 use crate::call::{Answer, Call, List, ok};
 use crate::clock::rfc3339;
-use crate::error::{ApiError, Problem, Retry};
+use crate::error::{ApiError, Problem, Retry, rejected};
+use crate::idempotency::Key;
 use crate::json::Object;
 use crate::registry::{Tenant, act};
 
 /// Longest reason or description, in bytes.
 const TEXT_MAX: usize = 200;
+
+/// The route as idempotency keys are bound to it.
+const PROPOSE: &str = "POST /v1/adjustments";
 
 /// An adjustment, and what became of it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -140,13 +145,20 @@ pub(crate) async fn list(call: Call) -> Answer {
 }
 
 /// Proposes an adjustment, which changes nothing until somebody else approves it
+///
+/// An `Idempotency-Key` that has proposed one answers that one, as it now is.
 #[utoipa::path(post, path = "/v1/adjustments", tag = "money", request_body = AdjustmentBody,
-    responses((status = 201, body = AdjustmentView), (status = 400, body = Problem),
-        (status = 404, body = Problem), (status = 409, body = Problem),
+    params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = AdjustmentView), (status = 200, body = AdjustmentView),
+        (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem),
         (status = 429, body = Problem)))]
 pub(crate) async fn propose(call: Call) -> Answer {
     call.no_query()?;
-    let (name, wanted, reason) = call.read(read)?;
+    let body = call.object()?;
+    let key = Key::of(&call, PROPOSE, &body);
+    let (name, wanted, reason) = Call::read_map(body, read)?;
+    let key = key.transpose()?;
     let tenant = call.app.registry.tenant(&name);
     tenant.ok_or(ApiError::NotFound { what: "tenant" })?;
     let caller = call.caller()?;
@@ -182,9 +194,45 @@ pub(crate) async fn propose(call: Call) -> Answer {
             &name,
         )
     };
+    if let Some(key) = key {
+        return propose_once(&call, wanted, &key).await;
+    }
     let id = call.app.registry.record(wanted).await?;
     let made = recorded(&call, id, false)?;
-    Ok(actix_web::HttpResponse::Created().json(view(&made)))
+    Ok(HttpResponse::Created().json(view(&made)))
+}
+
+/// Proposes under a key: it is a subject of its own, on which there may be one act, and whose
+/// document tells the body.
+async fn propose_once(call: &Call, wanted: Act, key: &Key) -> Answer {
+    let subject = format!("{}/{}", wanted.subject, key.name());
+    let wanted = Act {
+        subject: subject.clone(),
+        document: Some(key.fingerprint().to_vec()),
+        expect: Some(0),
+        ..wanted
+    };
+    let (ledger, now_us) = (&call.app.ledger, call.app.clock.wall_us());
+    match ledger.act(wanted)?.await? {
+        Ok(made) => {
+            let made = recorded(call, made.entry, false)?;
+            Ok(HttpResponse::Created().json(view(&made)))
+        }
+        Err(Rejection::Conflict { seq, .. }) if seq > 0 => {
+            let document = ledger.document(&subject);
+            let same = document.is_some_and(|kept| *kept.bytes == *key.fingerprint());
+            if !same {
+                return Err(ApiError::IdempotencyMismatch);
+            }
+            let earlier = found(call, seq).ok().ok_or_else(|| ApiError::Conflict {
+                detail: format!("adjustment {seq} was proposed with this key, and is long decided"),
+            })?;
+            Ok(HttpResponse::Ok()
+                .insert_header(("Idempotent-Replayed", "true"))
+                .json(view(&earlier)))
+        }
+        Err(no) => Err(rejected(no, now_us)),
+    }
 }
 
 fn read(body: &mut Object<'_>) -> Option<(String, Wanted, String)> {

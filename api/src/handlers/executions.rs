@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::events;
@@ -56,7 +55,7 @@ pub(crate) async fn create(call: Call) -> Answer {
     let tenant = call.one_tenant(&mut query)?;
     query.finish()?;
     let body = call.object()?;
-    let key = idempotency_key(&call, &body);
+    let key = Key::of(&call, CREATE, &body);
     let request = Call::read_map(body, |body| {
         request::read(body, &app.config, &tenant.limits)
     })?;
@@ -103,13 +102,6 @@ fn limited(mut response: HttpResponseBuilder, call: &Call, flight: &Flight) -> H
     let policies = rate_limit::of_admitted(&flight.left(), call.app.clock.wall_us());
     rate_limit::insert(&mut response, &policies);
     response
-}
-
-fn idempotency_key(call: &Call, body: &Map<String, Value>) -> Option<Result<Key, ApiError>> {
-    let header = call.http.headers().get("idempotency-key")?;
-    let text = header.to_str().unwrap_or_default();
-    let most = call.app.config.idempotency.key_max_bytes;
-    Some(Key::read(text, most, CREATE, body))
 }
 
 /// 200 for what has ended, 202 for what has not.

@@ -19,7 +19,7 @@ use super::usage::only;
 use crate::app::App;
 use crate::call::{Answer, Call};
 use crate::error::{ApiError, Problem};
-use crate::export::{Export, Format, Issuer};
+use crate::export::{Export, ExportError, Format, Issuer};
 use crate::gate::Pass;
 
 /// Settlements that are read at once.
@@ -30,7 +30,8 @@ const PIECE: usize = 512;
 /// Streams every charge up to `as_of`, which the header `Farebox-As-Of` tells; by entry. `cursor`
 /// goes on behind that entry: after an interruption, or for what has come since an earlier export.
 #[utoipa::path(get, path = "/v1/exports/{format}", tag = "money",
-    params(("format" = String, Path, description = "csv, jsonl, focus, beancount or hledger"),
+    params(("format" = String, Path,
+            description = "csv, jsonl, parquet, focus, focus-parquet, beancount or hledger"),
         ("from" = Option<String>, Query, description = "runs begun then or later"),
         ("to" = Option<String>, Query, description = "runs begun before"),
         ("tenant" = Option<String>, Query), ("project" = Option<String>, Query),
@@ -41,20 +42,25 @@ const PIECE: usize = 512;
         ("cursor" = Option<u64>, Query, description = "only entries after this one"),
         ("as_of" = Option<u64>, Query, description = "only entries up to this one")),
     responses((status = 200, content_type = "text/plain", body = String),
-        (status = 400, body = Problem), (status = 404, body = Problem)))]
+        (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 501, body = Problem, description = "Parquet is not in this build")))]
 pub(crate) async fn export(call: Call) -> Answer {
     let format = Format::from_name(call.path("format")).ok_or(ApiError::NotFound {
-        what: "export format: there are csv, jsonl, focus, beancount and hledger",
+        what: "export format: there are csv, jsonl, parquet, focus, focus-parquet, beancount and \
+               hledger",
     })?;
     let query = read(&call)?;
-    let pass = call.app.reports.enter(call.caller()?)?;
-    let (app, names) = (Arc::clone(&call.app), &call.app.config.exports);
+    let names = &call.app.config.exports;
     let issuer = Issuer {
         provider: names.provider.clone(),
         region: names.region.clone(),
     };
+    let mut export = Export::new(format, issuer).map_err(|error| ApiError::NotBuilt {
+        detail: error.to_string(),
+    })?;
+    let pass = call.app.reports.enter(call.caller()?)?;
+    let app = Arc::clone(&call.app);
     let ledger = app.ledger.clone();
-    let mut export = Export::new(format, issuer);
     let (charges, cards) = app
         .blocking(move || (ledger.charges(query), ledger.rate_cards()))
         .await?;
@@ -107,16 +113,25 @@ enum Piece {
     Last(Vec<u8>),
 }
 
+/// Why a piece has not come.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Read(#[from] QueryError),
+    #[error(transparent)]
+    Write(#[from] ExportError),
+}
+
 impl Writing {
-    fn piece(&mut self, mut out: Vec<u8>) -> Result<Piece, QueryError> {
+    fn piece(&mut self, mut out: Vec<u8>) -> Result<Piece, Broken> {
         match self.charges.page(PIECE)? {
             Some(entries) => {
                 let entries = entries.iter().map(Arc::as_ref);
-                self.export.entries(entries, &mut out);
+                self.export.entries(entries, &mut out)?;
                 Ok(Piece::More(out))
             }
             None => {
-                self.export.end(&mut out);
+                self.export.end(&mut out)?;
                 Ok(Piece::Last(out))
             }
         }
@@ -143,7 +158,7 @@ async fn pump(app: Arc<App>, mut writing: Writing, sender: mpsc::Sender<Part>, p
                 piece
             }
             Ok((Err(error), _)) => {
-                return tracing::error!(%error, "an export could not be read to its end");
+                return tracing::error!(%error, "an export could not be made to its end");
             }
             Err(_) => return tracing::error!("an export failed"),
         };

@@ -202,6 +202,8 @@ pub(crate) async fn put_limits(call: Call) -> Answer {
         .registry
         .set_limits(&actor, name, limits, expect)
         .await?;
+    // What waits for a cap looks again.
+    call.app.turns.freed(&tenant.profile.name);
     Ok(tagged(tenant.limits_seq, &limits_view(&tenant.limits)))
 }
 

@@ -43,8 +43,9 @@ Examples:
     Restore(RestoreArgs),
     /// Export the charges, as GET /v1/exports does on a running server.
     ///
-    /// Needs the journal alone. Formats: csv and jsonl have a row for each line of each charge;
-    /// focus is FOCUS 1.2; beancount and hledger are plain-text accounting.
+    /// Needs the journal alone. Formats: csv, jsonl and parquet have a row for each line of each
+    /// charge; focus and focus-parquet are FOCUS 1.2; beancount and hledger are plain-text
+    /// accounting. The two Parquet formats need a build with `--features parquet`.
     #[command(after_help = "\
 Examples:
   farebox ledger export --format focus --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z -o f.csv
@@ -131,7 +132,7 @@ pub(crate) struct ProveArgs {
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
-    /// csv, jsonl, focus, beancount or hledger.
+    /// csv, jsonl, parquet, focus, focus-parquet, beancount or hledger.
     #[arg(long, value_name = "FORMAT", value_parser = parse::format)]
     pub(crate) format: api::Format,
     /// Only runs begun at this time or later, RFC 3339.

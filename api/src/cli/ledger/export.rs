@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use api::{Export, Issuer};
+use api::{Export, ExportError, Issuer};
 use ledger::{ChargeQuery, Entry, EntryKind, Only};
 use serde_json::json;
 
@@ -31,7 +31,7 @@ pub(super) fn export(args: &ExportArgs, dir: &Path, output: &mut Output) -> Resu
         region: names.region,
     };
     let query = query(args);
-    let mut export = Export::new(args.format, issuer);
+    let mut export = Export::new(args.format, issuer).map_err(|error| refused(&error))?;
     let mut sink = match &args.output {
         Some(path) => open(path)?,
         None => Sink::Output(output),
@@ -44,9 +44,10 @@ pub(super) fn export(args: &ExportArgs, dir: &Path, output: &mut Output) -> Resu
         charges += u64::from(passes);
         // Acts tell what the prices count.
         if passes || entry.kind() == EntryKind::Acted {
-            export.entries([entry], &mut out);
+            let written = export.entries([entry], &mut out);
+            fault = written.err().map(|error| refused(&error));
         }
-        if out.len() >= PIECE {
+        if fault.is_none() && out.len() >= PIECE {
             fault = sink.write(&mut out).err();
         }
         fault.is_none()
@@ -65,7 +66,7 @@ pub(super) fn export(args: &ExportArgs, dir: &Path, output: &mut Output) -> Resu
             .caused_by(&error)
             .cure("give the ledger's directory (DIR/ledger) of a stopped server, or a copy")
     })?;
-    export.end(&mut out);
+    export.end(&mut out).map_err(|error| refused(&error))?;
     sink.write(&mut out)?;
     sink.end(args.output.as_deref())?;
     tell(args, output, charges, through)
@@ -84,6 +85,10 @@ fn tell(args: &ExportArgs, output: &mut Output, charges: u64, through: u64) -> R
         .as_bytes(),
     );
     Ok(())
+}
+
+fn refused(error: &ExportError) -> Fault {
+    Fault::new(Exit::Failed, "cannot write the export").caused_by(error)
 }
 
 fn query(args: &ExportArgs) -> ChargeQuery {
