@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http::{self, Answer, Request};
-use crate::server::{self, Server, sandbox_groups, sandboxes_of};
+use crate::server::{self, NONE_AHEAD, Server, sandbox_groups, sandboxes_of};
 use crate::world::{World, wait_until};
 
 /// Longest that a sandbox may take to be gone after its answer.
@@ -56,7 +56,7 @@ fn cpu_charged_is_what_the_kernel_counted(test: &str, processes: usize) {
         return;
     };
     let dir = server::data_dir();
-    let mut server = Server::start(&world, dir.path(), &[]);
+    let mut server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
     let token = server.tenant("acme");
     let body = json!({
         "language": "python",
@@ -137,7 +137,7 @@ fn executions_and_the_kernels_count_of_all_sandboxes_are_reconciled() {
         return;
     };
     let dir = server::data_dir();
-    let mut server = Server::start(&world, dir.path(), &[]);
+    let mut server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
     let token = server.tenant("acme");
     let body = json!({ "language": "python", "code": burner(1),
         "limits": { "cpu_ms": 20_000, "wall_ms": 300_000, "cpu_millis": 1000 } });
@@ -185,7 +185,7 @@ fn of_64_clients_at_once_exactly_as_many_run_as_the_quota_has_room_for() {
         return;
     };
     let dir = server::data_dir();
-    let mut server = Server::start(&world, dir.path(), &[]);
+    let mut server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
     let token = server.tenant("acme");
     let cap = json!({ "concurrency": CLIENTS });
     server.admin("PUT", "/v1/tenants/acme/limits", Some(&cap));

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Request};
-use crate::server::{self, Server};
+use crate::server::{self, NONE_AHEAD, Server};
 use crate::world::{World, wait_until};
 
 /// Longest that a command may take to be where a test waits for it.
@@ -285,6 +285,7 @@ fn a_changed_image_is_a_failed_start_that_names_image_and_path_and_costs_nothing
     let settings = [
         ("FAREBOX_IMAGES__DIR", store.to_str().unwrap()),
         ("FAREBOX_IMAGES__DEFAULT", "tiny:1"),
+        NONE_AHEAD,
     ];
     let mut server = Server::start(&shop.world, dir.path(), &settings);
     let token = server.tenant("acme");

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use runtime::image::Store;
 use runtime::{
-    DiskClass, File, LauncherConfig, Limits, Network, Options, OutputSink, Process, Report,
-    Runtime, SandboxId, SandboxSpec, StartError, WireLimits,
+    DiskClass, File, LauncherConfig, Limits, Network, Options, OutputSink, PoolOptions, Process,
+    Report, Runtime, SandboxId, SandboxSpec, StartError, WireLimits,
 };
 use tokio::sync::oneshot;
 
@@ -139,6 +139,7 @@ impl Bed {
             start_ms: 30_000,
             put_ms: 30_000,
             end_ms: 30_000,
+            pool: PoolOptions { max: 0, age_ms: 1 },
         };
         let runtime = executor
             .block_on(Runtime::connect(handle, options))

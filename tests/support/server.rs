@@ -37,6 +37,9 @@ pub(crate) struct Server {
     pub(crate) admin: String,
 }
 
+/// Without sandboxes made ahead: where groups are counted, or the next start is looked at.
+pub(crate) const NONE_AHEAD: (&str, &str) = ("FAREBOX_POOL__MAX", "0");
+
 impl Server {
     /// Starts `farebox serve` on `dir` with `settings` in its environment; waits until it is ready.
     pub(crate) fn start(world: &World, dir: &Path, settings: &[(&str, &str)]) -> Self {
