@@ -144,8 +144,8 @@ fn files(pid: u32) -> BTreeMap<String, usize> {
             .chars()
             .filter(|character| !character.is_ascii_digit())
             .collect();
-        // One file for each level of the tree, opened when it is first signed; and records are in as
-        // many as the writer has come to.
+        // One file for each level of the tree, opened when it is first signed; and records are in
+        // as many as the writer has come to.
         if !name.contains("/ledger/tree/") && !name.contains("/records/") {
             *files.entry(name).or_default() += 1;
         }

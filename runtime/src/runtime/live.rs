@@ -271,6 +271,8 @@ impl Live {
     }
 
     pub(crate) fn forget(&self, id: SandboxId) {
+        // Nobody waits for this sandbox any more: now others may be made.
+        self.refill();
         let shim = self.state().unsettled.remove(&id.0);
         if let Some(shim) = shim
             && shim.try_send(&ToShim::Settled).is_ok()

@@ -63,6 +63,16 @@ pub(super) struct Recipe {
     pub(super) interpreter: Option<Interpreter>,
 }
 
+/// One that was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken<T> {
+    pub(super) sandbox: T,
+    /// What it is held to.
+    pub(super) limits: WireLimits,
+    /// None of its kind stands ready any more.
+    pub(super) is_last: bool,
+}
+
 /// What stands ready, `T` being a sandbox.
 #[derive(Debug)]
 pub(super) struct Pool<T> {
@@ -145,12 +155,18 @@ impl<T> Pool<T> {
         *open_files = known.max(*open_files);
     }
 
-    /// The oldest that does for these limits.
-    pub(super) fn take(&mut self, kind: Kind, limits: &WireLimits) -> Option<T> {
+    /// The oldest that does for these limits, with those that it was made with; and whether it was
+    /// the last.
+    pub(super) fn take(&mut self, kind: Kind, limits: &WireLimits) -> Option<Taken<T>> {
         let ready = &mut self.shelves.get_mut(&kind)?.ready;
         let fits = |(_, made, _): &(u64, WireLimits, T)| made.open_files >= limits.open_files;
         let at = ready.iter().position(fits)?;
-        ready.remove(at).map(|(.., sandbox)| sandbox)
+        let (_since, limits, sandbox) = ready.remove(at)?;
+        Some(Taken {
+            sandbox,
+            limits,
+            is_last: ready.is_empty(),
+        })
     }
 
     /// The next kind that too few are ready of, with the limits to make it with; it counts as being
@@ -291,6 +307,10 @@ mod tests {
         made
     }
 
+    fn take(pool: &mut Pool<u32>, image: u8, limits: &WireLimits) -> Option<u32> {
+        pool.take(kind(image), limits).map(|taken| taken.sandbox)
+    }
+
     #[test]
     fn as_many_are_wanted_as_the_busiest_moment_asked_for_and_one_more() {
         let mut pool = pool(100);
@@ -299,9 +319,9 @@ mod tests {
         assert_eq!(fill(&mut pool, 5), 6);
         pool.note(kind(1), &recipe(), 10 * WINDOW_US);
         assert_eq!(fill(&mut pool, 10 * WINDOW_US), 0, "one is no burst");
-        assert_eq!(pool.take(kind(1), &LIMITS), Some(0), "the oldest");
+        assert_eq!(take(&mut pool, 1, &LIMITS), Some(0), "the oldest");
         assert_eq!(fill(&mut pool, 10 * WINDOW_US), 1);
-        assert_eq!(pool.take(kind(2), &LIMITS), None);
+        assert_eq!(take(&mut pool, 2, &LIMITS), None);
         assert_eq!(pool.surplus(HALF_LIFE_US + 5).len(), 3, "2 + 1 are wanted");
         assert_eq!(pool.surplus(4 * HALF_LIFE_US).len(), 3);
         assert!(pool.shelves.is_empty());
@@ -332,15 +352,15 @@ mod tests {
             open_files: 101,
             ..LIMITS
         };
-        assert_eq!(pool.take(kind(1), &more), None);
+        assert_eq!(take(&mut pool, 1, &more), None);
         let recipe = Recipe {
             limits: more,
             ..recipe()
         };
         pool.note(kind(1), &recipe, 0);
-        assert_eq!(pool.take(kind(1), &LIMITS), Some(0));
+        assert_eq!(take(&mut pool, 1, &LIMITS), Some(0));
         assert_eq!(fill(&mut pool, 0), 1);
-        assert_eq!(pool.take(kind(1), &more), Some(0), "made for the most");
+        assert_eq!(take(&mut pool, 1, &more), Some(0), "made for the most");
     }
 
     #[test]
@@ -355,7 +375,7 @@ mod tests {
         pool.failed(found, true, BACK_OFF_US);
         assert_eq!(fill(&mut pool, BACK_OFF_US + REST_US - 1), 0);
         assert_eq!(fill(&mut pool, BACK_OFF_US + REST_US), 2);
-        pool.take(kind(1), &LIMITS).unwrap();
+        take(&mut pool, 1, &LIMITS).unwrap();
         pool.rest(BACK_OFF_US + REST_US);
         assert_eq!(fill(&mut pool, BACK_OFF_US + 2 * REST_US - 1), 0);
         assert_eq!(fill(&mut pool, BACK_OFF_US + 2 * REST_US), 1);

@@ -26,6 +26,9 @@ use crate::wire::{FromInit, FromShim, Make, ToInit, ToShim, WireImage, WireLimit
 /// How often it is looked whether too many or too few are ready, at least.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long the answer to a run has to go out before its sandbox is replaced.
+const AFTER: Duration = Duration::from_millis(2);
+
 /// CPU weight while one is made ahead: a tenth of a tenant's.
 const WEIGHT_AHEAD: u32 = WEIGHT / 10;
 
@@ -65,11 +68,17 @@ impl Live {
             interpreter: spec.interpreter.clone(),
         };
         self.ahead.pool().note(kind, &recipe, self.clock.now_us());
-        self.ahead.asked.notify_one();
         loop {
-            let made = self.ahead.pool().take(kind, limits)?;
+            let taken = self.ahead.pool().take(kind, limits);
+            // While others are ready, none is made until this one's run is over: it would be in its
+            // way.
+            if taken.as_ref().is_none_or(|taken| taken.is_last) {
+                self.refill();
+            }
+            let taken = taken?;
+            let made = taken.sandbox;
             let id = made.id;
-            match self.hold_to(&made, limits).await {
+            match self.hold_to(&made, (&taken.limits, limits)).await {
                 Ok(()) => return Some(self.give(spec.clone(), made)),
                 Err(reason) => tracing::warn!(sandbox = %id, reason, "cannot claim a sandbox"),
             }
@@ -78,13 +87,30 @@ impl Live {
         }
     }
 
-    async fn hold_to(&self, made: &Made, limits: &WireLimits) -> Result<(), String> {
-        // Init has nothing to say while an interpreter waits.
-        if timeout(Duration::ZERO, made.init.recv::<FromInit>())
-            .await
-            .is_ok()
-        {
-            return Err("its interpreter ended".to_owned());
+    /// Has it looked whether more must be made.
+    pub(crate) fn refill(&self) {
+        self.ahead.asked.notify_one();
+    }
+
+    async fn hold_to(
+        &self,
+        made: &Made,
+        (now, limits): (&WireLimits, &WireLimits),
+    ) -> Result<(), String> {
+        // Neither has anything to say while nothing runs.
+        let init = made.init.recv::<FromInit>();
+        let shim = made.shim.recv::<FromShim>();
+        let heard = tokio::select! {
+            biased;
+            _ = init => true,
+            _ = shim => true,
+            () = std::future::ready(()) => false,
+        };
+        if heard {
+            return Err("it has ended".to_owned());
+        }
+        if now == limits {
+            return Ok(());
         }
         let answer = async {
             made.shim.send(&ToShim::Claim(*limits), &[]).await?;
@@ -174,7 +200,7 @@ impl Live {
                 tokio::spawn(Arc::clone(&self).make_ahead(kind, recipe));
             }
             tokio::select! {
-                () = self.ahead.asked.notified() => {}
+                () = self.ahead.asked.notified() => sleep(AFTER).await,
                 () = sleep(LOOK) => {}
             }
         }

@@ -147,9 +147,12 @@ fn gives_way(bed: &mut Bed) {
 
 fn dead(bed: &mut Bed) {
     pooled(bed, 2, FOREVER_MS);
-    for shim in children(bed.launcher) {
-        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+    let shims = children(bed.launcher);
+    for shim in &shims {
+        kill(Pid::from_raw(*shim), Signal::SIGKILL).unwrap();
     }
+    let launcher = bed.launcher;
+    assert!(bed.until(|_| children(launcher).iter().all(|shim| !shims.contains(shim))));
     let report = bed.run(&Run::shell("echo runs"));
     assert_eq!(text(&report.stdout), "runs\n", "{report:?}");
 }

@@ -1,6 +1,7 @@
-//! One cold execution over HTTP against `crun run` of the same program on the same root.
+//! One execution over HTTP, with a sandbox that was made ahead and without, against `crun run` of
+//! the same program on the same root.
 //!
-//! Both sides take turns, so that they meet the same machine; with 100 ms of rest before each, as a
+//! The sides take turns, so that they meet the same machine; with 100 ms of rest before each, as a
 //! caller pays who comes by now and then, and back to back. Needs root, crun and an image store
 //! (`FAREBOX_TEST_IMAGES`). Prints a table and one line of JSON.
 
@@ -32,67 +33,67 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 use http::Request;
-use server::{Server, data_dir};
+use server::{NONE_AHEAD, Server, data_dir};
 use world::World;
 
 const ROUNDS: usize = 30;
 const WARM_UP: usize = 3;
 const REST: Duration = Duration::from_millis(100);
-const BAR: f64 = 1.5;
+/// What our median may be of crun's: with rest before each, and back to back.
+const BARS: [(&str, [f64; 2]); 2] = [("warm", [1.0 / 8.0, 1.0 / 10.0]), ("cold", [1.0, 1.0])];
 
 fn main() {
-    let Some(world) = World::enter("cold") else {
+    let Some(world) = World::enter("start") else {
         return;
     };
     let root = image_root(&world.images, "python");
     let bundle = tempfile::tempdir().unwrap();
     fs::write(bundle.path().join("config.json"), spec(&root).to_string()).unwrap();
-    let dir = data_dir();
-    let mut server = Server::start(&world, dir.path(), &[("FAREBOX_LOG__FILTER", "warn")]);
-    let token = server.tenant("bench");
+    let quiet = ("FAREBOX_LOG__FILTER", "warn");
+    let dirs = [data_dir(), data_dir()];
+    let mut warm = Server::start(&world, dirs[0].path(), &[quiet]);
+    let mut cold = Server::start(&world, dirs[1].path(), &[quiet, NONE_AHEAD]);
+    let tokens = [&warm, &cold].map(|server| server.tenant("bench"));
     let crun = Crun::start(bundle.path().to_owned());
-    let farebox = || one_request(&server, &token);
-    let rested = rounds(REST, &farebox, &crun);
-    let close = rounds(Duration::ZERO, &farebox, &crun);
+    let sides: [(&str, &dyn Fn() -> Duration); 3] = [
+        ("warm", &|| one_request(&warm, &tokens[0], "warm")),
+        ("cold", &|| one_request(&cold, &tokens[1], "cold")),
+        ("crun run", &|| crun.run()),
+    ];
+    // The first finds nothing ready.
+    one_request(&warm, &tokens[0], "cold");
+    let times = [REST, Duration::ZERO].map(|rest| rounds(rest, &sides));
     drop(crun);
-    assert_eq!(server.stop(), Some(0));
-    report(&rested, &close);
+    assert_eq!((warm.stop(), cold.stop()), (Some(0), Some(0)));
+    report(&times);
 }
 
-/// Times of both sides in milliseconds, sorted.
-struct Times {
-    farebox: Vec<f64>,
-    crun: Vec<f64>,
-}
+/// Times of one side in milliseconds, sorted.
+type Times = Vec<f64>;
 
-impl Times {
-    fn ratio(&self) -> f64 {
-        at(&self.farebox, 50) / at(&self.crun, 50)
-    }
-}
-
-fn rounds(rest: Duration, farebox: &dyn Fn() -> Duration, crun: &Crun) -> Times {
-    let mut times = Times {
-        farebox: Vec::new(),
-        crun: Vec::new(),
-    };
+/// Every side once a round, so that each side's pool has been filled again meanwhile.
+fn rounds<const N: usize>(
+    rest: Duration,
+    sides: &[(&str, &dyn Fn() -> Duration); N],
+) -> [Times; N] {
+    let mut times = [const { Vec::new() }; N];
     for round in 0..WARM_UP + ROUNDS {
-        std::thread::sleep(rest);
-        let ours = farebox();
-        std::thread::sleep(rest);
-        let theirs = crun.run();
-        if round >= WARM_UP {
-            times.farebox.push(ours.as_secs_f64() * 1000.0);
-            times.crun.push(theirs.as_secs_f64() * 1000.0);
+        for ((_, run), times) in sides.iter().zip(&mut times) {
+            std::thread::sleep(rest);
+            let took = run();
+            if round >= WARM_UP {
+                times.push(took.as_secs_f64() * 1000.0);
+            }
         }
     }
-    times.farebox.sort_by(f64::total_cmp);
-    times.crun.sort_by(f64::total_cmp);
+    for times in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
     times
 }
 
 /// From before the connection is made to the whole answer.
-fn one_request(server: &Server, token: &str) -> Duration {
+fn one_request(server: &Server, token: &str, start: &str) -> Duration {
     let body = json!({ "language": "python", "code": "print(1)" });
     let (method, path) = ("POST", "/v1/executions");
     let begin = Instant::now();
@@ -110,6 +111,7 @@ fn one_request(server: &Server, token: &str) -> Duration {
         "{} {}",
         answer.head, answer.body
     );
+    assert_eq!(answer.body["start"], start, "{}", answer.body);
     took
 }
 
@@ -222,42 +224,35 @@ fn at(sorted: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-fn report(rested: &Times, close: &Times) {
-    println!("cold print(1), {ROUNDS} runs each, milliseconds");
-    println!(
-        "{:<22} {:>8} {:>8}   {:>8} {:>8}",
-        "", "p50", "p95", "p50", "p95"
-    );
-    println!("{:<22} {:^17}   {:^17}", "", "100 ms rest", "back to back");
-    let row = |name: &str, rested: &[f64], close: &[f64]| {
-        let (a, b, c, d) = (at(rested, 50), at(rested, 95), at(close, 50), at(close, 95));
-        println!("{name:<22} {a:>8.2} {b:>8.2}   {c:>8.2} {d:>8.2}");
-    };
-    row("farebox over HTTP", &rested.farebox, &close.farebox);
-    row("crun run", &rested.crun, &close.crun);
-    println!(
-        "{:<22} {:>8.2} {:>8}   {:>8.2}",
-        "ratio",
-        rested.ratio(),
-        "",
-        close.ratio()
-    );
-    let verdict = if rested.ratio() <= BAR {
-        "met"
-    } else {
-        "missed"
-    };
-    println!("bar: ratio with rest <= {BAR}: {verdict}");
-    let figures = |times: &Times| {
-        json!({
-            "farebox_ms": { "p50": at(&times.farebox, 50), "p95": at(&times.farebox, 95) },
-            "crun_ms": { "p50": at(&times.crun, 50), "p95": at(&times.crun, 95) },
-            "ratio": times.ratio(),
-        })
-    };
+fn report(times: &[[Times; 3]; 2]) {
+    println!("print(1), {ROUNDS} runs each, milliseconds");
+    let names = ["farebox, warm", "farebox, cold", "crun run"];
+    println!("{:<14} {:^26}   {:^26}", "", "100 ms rest", "back to back");
+    let heads = ["p50", "p95", "p99"]
+        .map(|head| format!("{head:>8}"))
+        .join(" ");
+    println!("{:<14} {heads}   {heads}", "");
+    for (side, name) in names.iter().enumerate() {
+        let each = times.each_ref().map(|times| {
+            let figures = [50, 95, 99].map(|percent| format!("{:>8.2}", at(&times[side], percent)));
+            figures.join(" ")
+        });
+        println!("{name:<14} {}", each.join("   "));
+    }
+    let mut lines = Vec::new();
+    for (side, (name, bars)) in BARS.iter().enumerate() {
+        for ((gap, bar), times) in ["100 ms rest", "back to back"].iter().zip(bars).zip(times) {
+            let ratio = at(&times[side], 50) / at(&times[2], 50);
+            let verdict = if ratio <= *bar { "met" } else { "missed" };
+            println!("{name} / crun run, {gap}: {ratio:.3} (bar {bar:.3}: {verdict})");
+            lines.push(json!({ "side": name, "gap": gap, "ratio": ratio, "bar": bar }));
+        }
+    }
+    let p50 = times
+        .each_ref()
+        .map(|times| times.each_ref().map(|side| at(side, 50)));
     println!(
         "{}",
-        json!({ "bench": "cold", "runs": ROUNDS, "rest_100ms": figures(rested),
-                "back_to_back": figures(close), "bar": BAR })
+        json!({ "bench": "start", "runs": ROUNDS, "sides": names, "p50_ms": p50, "ratios": lines })
     );
 }
