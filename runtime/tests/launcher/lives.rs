@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::Test;
 use crate::support::{Bed, LARGE, SMALL_DISK, make, receive};
-use crate::wire::{EndedBy, FromShim, ToShim, WireImage};
+use crate::wire::{EndedBy, FromShim, ToShim, WireImage, WireLimits};
 
 pub(crate) const TESTS: &[Test] = &[
     ("empty_root_has_the_whole_posture", empty_posture),
@@ -17,6 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("disk_holds_what_its_class_says_and_no_more", disk_bytes),
     ("disk_holds_the_inodes_that_its_class_says", disk_inodes),
     ("program_that_eats_all_memory_is_told_as_such", memory),
+    ("claim_is_in_force_and_leaves_the_posture_whole", claimed),
+    ("claim_that_may_not_be_ends_the_sandbox", claim_refused),
 ];
 
 fn deviations(image: WireImage) -> Vec<String> {
@@ -35,6 +37,67 @@ fn deviations(image: WireImage) -> Vec<String> {
         .into_iter()
         .map(|found| format!("{}: {}", found.what, found.found))
         .collect()
+}
+
+fn claimed() {
+    let bed = Bed::start();
+    let live = bed.open(&make(1));
+    let limits = WireLimits {
+        memory_bytes: 64 << 20,
+        pids: 16,
+        open_files: 100,
+        ..make(1).limits
+    };
+    live.tell(ToShim::Claim(limits));
+    let answer = receive::<FromShim>(&live.shim);
+    assert!(matches!(answer, Some((FromShim::Claimed, _))), "{answer:?}");
+    let name = crate::support::hex(&live.id);
+    let read = |file: &str| {
+        let groups = bed.groups().into_iter();
+        let paths = groups.map(|group| group.join("sandboxes").join(&name).join(file));
+        let texts: Vec<String> = paths
+            .filter_map(|path| fs::read_to_string(path).ok())
+            .collect();
+        texts.concat().trim().to_owned()
+    };
+    assert_eq!(read("pids.max"), "16");
+    let memory = [read("memory.limit_in_bytes"), read("memory.max")].concat();
+    assert_eq!(memory, (64 << 20).to_string());
+    live.tell(ToShim::Inspect);
+    match receive::<FromShim>(&live.shim) {
+        Some((FromShim::Inspected { deviations }, _)) => assert_eq!(deviations, []),
+        other => panic!("not inspected: {other:?}"),
+    }
+    drop(live);
+    bed.end();
+}
+
+fn claim_refused() {
+    let bed = Bed::start();
+    let made = make(1).limits;
+    let wrong: [fn(&mut WireLimits); 6] = [
+        |limits| limits.memory_bytes = 2 << 30,
+        |limits| limits.memory_bytes = 0,
+        |limits| limits.pids = 257,
+        |limits| limits.open_files = 257,
+        |limits| limits.cpu_millis = 1000,
+        |limits| limits.cpu_millis = 3000,
+    ];
+    for change in wrong {
+        let live = bed.open(&make(1));
+        let mut limits = made;
+        change(&mut limits);
+        live.tell(ToShim::Claim(limits));
+        let answer = receive::<FromShim>(&live.shim);
+        assert!(
+            matches!(answer, Some((FromShim::Failed { .. }, _))),
+            "{answer:?}"
+        );
+        let id = live.id;
+        drop(live);
+        bed.expect_gone(id);
+    }
+    bed.end();
 }
 
 fn empty_posture() {
