@@ -156,9 +156,18 @@ impl<T> Pool<T> {
     }
 
     /// The oldest that does for these limits, with those that it was made with; and whether it was
-    /// the last.
-    pub(super) fn take(&mut self, kind: Kind, limits: &WireLimits) -> Option<Taken<T>> {
+    /// the last. A quarter of the pool is for those who have nothing live yet: a crowd does not
+    /// empty it.
+    pub(super) fn take(
+        &mut self,
+        kind: Kind,
+        limits: &WireLimits,
+        has_live: bool,
+    ) -> Option<Taken<T>> {
         let ready = &mut self.shelves.get_mut(&kind)?.ready;
+        if has_live && ready.len() <= self.options.max / 4 {
+            return None;
+        }
         let fits = |(_, made, _): &(u64, WireLimits, T)| made.open_files >= limits.open_files;
         let at = ready.iter().position(fits)?;
         let (_since, limits, sandbox) = ready.remove(at)?;
@@ -308,7 +317,8 @@ mod tests {
     }
 
     fn take(pool: &mut Pool<u32>, image: u8, limits: &WireLimits) -> Option<u32> {
-        pool.take(kind(image), limits).map(|taken| taken.sandbox)
+        let taken = pool.take(kind(image), limits, false);
+        taken.map(|taken| taken.sandbox)
     }
 
     #[test]
@@ -341,6 +351,18 @@ mod tests {
         let mut many = pool(1);
         (0..=255).for_each(|image| many.note(kind(image), &recipe(), 0));
         assert_eq!(many.shelves.len(), KINDS_MAX);
+    }
+
+    #[test]
+    fn a_crowd_leaves_a_quarter_to_those_who_have_nothing_live() {
+        let mut pool = pool(8);
+        (0..20).for_each(|at| pool.note(kind(1), &recipe(), at));
+        assert_eq!(fill(&mut pool, 20), 8);
+        let mut crowd = || pool.take(kind(1), &LIMITS, true).map(|taken| taken.sandbox);
+        assert_eq!((0..20).filter_map(|_| crowd()).count(), 6);
+        assert_eq!(take(&mut pool, 1, &LIMITS), Some(6));
+        assert_eq!(take(&mut pool, 1, &LIMITS), Some(7));
+        assert_eq!(take(&mut pool, 1, &LIMITS), None);
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Shares {
         }
     }
 
+    /// Whether any sandbox of this name is live or being made.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names().contains_key(name)
+    }
+
     fn names(&self) -> MutexGuard<'_, HashMap<String, Crowd>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -69,7 +69,8 @@ impl Live {
         };
         self.ahead.pool().note(kind, &recipe, self.clock.now_us());
         loop {
-            let taken = self.ahead.pool().take(kind, limits);
+            let has_live = self.shares.has(&spec.owner);
+            let taken = self.ahead.pool().take(kind, limits, has_live);
             // While others are ready, none is made until this one's run is over: it would be in its
             // way.
             if taken.as_ref().is_none_or(|taken| taken.is_last) {
