@@ -2,7 +2,8 @@
 # would. Until then nothing of any tenant's is here.
 #
 # On standard input come a length (4 bytes, little endian), so many bytes of JSON (argv, env, cwd,
-# open_files), and behind them the program's own standard input.
+# open_files), and behind them the program's own standard input. Not all that is imported is used
+# here: it is what most programs import.
 import atexit
 import builtins
 import collections

@@ -203,7 +203,7 @@ fn interpreter(
     match (program, language) {
         (Program::Code { .. }, Some(Language::Python)) if !own.iter().any(read) => {
             Some(Interpreter::Python {
-                env: environment(image, Vec::new()),
+                env: image.env.clone(),
             })
         }
         _ => None,

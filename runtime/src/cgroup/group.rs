@@ -33,9 +33,6 @@ const DEVICES: [&str; 8] = [
     "c 136:* rw",
 ];
 
-/// On v1 memory may never be more than memory with swap: the latter grows first.
-struct SwapFirst(bool);
-
 /// One sandbox's group, or the platform's, in every hierarchy.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -81,7 +78,7 @@ impl Group {
 
     /// Sets every limit of a new group, and on v1 the devices.
     pub(crate) fn limit(&self, limits: &WireLimits) -> Result<(), Failed> {
-        self.set_limits(limits, SwapFirst(false))?;
+        self.set_limits(limits, false)?;
         if self.version == Version::V2 {
             return Ok(());
         }
@@ -93,21 +90,25 @@ impl Group {
 
     /// Replaces the limits `from` by others.
     pub(crate) fn limit_anew(&self, from: &WireLimits, to: &WireLimits) -> Result<(), Failed> {
-        self.set_limits(to, SwapFirst(to.memory_bytes > from.memory_bytes))
+        self.set_limits(to, to.memory_bytes > from.memory_bytes)
     }
 
-    fn set_limits(&self, limits: &WireLimits, swap: SwapFirst) -> Result<(), Failed> {
+    /// On v1 memory may never be more than memory with swap: the latter is first where it `grows`.
+    fn set_limits(&self, limits: &WireLimits, grows: bool) -> Result<(), Failed> {
         let memory = limits.memory_bytes.to_string();
         let quota = (u64::from(limits.cpu_millis) * PERIOD_US / 1000).to_string();
         let pids = limits.pids.to_string();
         match self.version {
             Version::V1 => {
-                let with_swap = "memory.memsw.limit_in_bytes";
-                if swap.0 {
-                    self.set_if_there("memory", with_swap, &memory)?;
+                let with_swap =
+                    || self.set_if_there("memory", "memory.memsw.limit_in_bytes", &memory);
+                if grows {
+                    with_swap()?;
                 }
                 self.set("memory", "memory.limit_in_bytes", &memory)?;
-                self.set_if_there("memory", with_swap, &memory)?;
+                if !grows {
+                    with_swap()?;
+                }
                 let sockets = (limits.memory_bytes / SOCKETS_SHARE).to_string();
                 self.set_if_there("memory", "memory.kmem.tcp.limit_in_bytes", &sockets)?;
                 self.set("cpu", "cpu.cfs_period_us", &PERIOD_US.to_string())?;

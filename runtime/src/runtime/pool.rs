@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::launcher::cpus;
 use crate::runner::Interpreter;
 use crate::wire::{Make, WireImage, WireLimits};
 
@@ -36,7 +37,7 @@ pub(super) struct Kind {
     /// Its class of disks.
     pub(super) disk_class: u8,
     /// How many CPUs its share rounds up to.
-    pub(super) cpus: u32,
+    pub(super) cpus: usize,
     /// Whether an interpreter waits in it.
     pub(super) interpreter: bool,
 }
@@ -48,7 +49,7 @@ impl Kind {
             WireImage::Digest(image) => Some(Kind {
                 image,
                 disk_class: make.disk_class,
-                cpus: make.limits.cpu_millis.div_ceil(1000).max(1),
+                cpus: cpus::count(make.limits.cpu_millis),
                 interpreter,
             }),
             WireImage::Empty => None,
@@ -134,8 +135,15 @@ impl<T> Pool<T> {
         }
     }
 
-    /// Notes that a sandbox of this kind is asked for.
-    pub(super) fn note(&mut self, kind: Kind, recipe: &Recipe, now_us: u64) {
+    /// Notes that a sandbox of this kind is asked for. The interpreter's environment is its
+    /// image's, and so the same for all of a kind.
+    pub(super) fn note(
+        &mut self,
+        kind: Kind,
+        limits: &WireLimits,
+        interpreter: Option<&Interpreter>,
+        now_us: u64,
+    ) {
         let known = self.shelves.contains_key(&kind);
         if self.options.max == 0 || (!known && self.shelves.len() >= KINDS_MAX) {
             return;
@@ -143,16 +151,20 @@ impl<T> Pool<T> {
         let shelf = self.shelves.entry(kind).or_insert_with(|| Shelf {
             ready: VecDeque::new(),
             making: 0,
-            recipe: recipe.clone(),
+            recipe: Recipe {
+                limits: *limits,
+                interpreter: interpreter.cloned(),
+            },
             demand: Demand::default(),
             not_before_us: 0,
         });
         shelf.demand.note(now_us);
         // One that was made with fewer open files does for nobody who asks for more.
-        let known = shelf.recipe.limits.open_files;
-        shelf.recipe = recipe.clone();
-        let open_files = &mut shelf.recipe.limits.open_files;
-        *open_files = known.max(*open_files);
+        let open_files = shelf.recipe.limits.open_files.max(limits.open_files);
+        shelf.recipe.limits = WireLimits {
+            open_files,
+            ..*limits
+        };
     }
 
     /// The oldest that does for these limits, with those that it was made with; and whether it was
@@ -281,13 +293,6 @@ mod tests {
         open_files: 100,
     };
 
-    fn recipe() -> Recipe {
-        Recipe {
-            limits: LIMITS,
-            interpreter: None,
-        }
-    }
-
     fn kind(image: u8) -> Kind {
         Kind {
             image: [image; 32],
@@ -321,9 +326,9 @@ mod tests {
     fn as_many_are_wanted_as_the_busiest_moment_asked_for_and_one_more() {
         let mut pool = pool(100);
         assert_eq!(fill(&mut pool, 0), 0, "nobody has asked");
-        (0..5).for_each(|at| pool.note(kind(1), &recipe(), at));
+        (0..5).for_each(|at| pool.note(kind(1), &LIMITS, None, at));
         assert_eq!(fill(&mut pool, 5), 6);
-        pool.note(kind(1), &recipe(), 10 * WINDOW_US);
+        pool.note(kind(1), &LIMITS, None, 10 * WINDOW_US);
         assert_eq!(fill(&mut pool, 10 * WINDOW_US), 0, "one is no burst");
         assert_eq!(take(&mut pool, 1, &LIMITS), Some(0), "the oldest");
         assert_eq!(fill(&mut pool, 10 * WINDOW_US), 1);
@@ -336,23 +341,23 @@ mod tests {
     #[test]
     fn none_is_made_beyond_the_bound_nor_where_it_is_zero() {
         let mut all = pool(3);
-        (0..9).for_each(|image| all.note(kind(image), &recipe(), 0));
+        (0..9).for_each(|image| all.note(kind(image), &LIMITS, None, 0));
         assert_eq!(fill(&mut all, 0), 3);
         assert!(all.spare().is_some());
         assert_eq!(fill(&mut all, 0), 1);
         assert_eq!(all.drain().len(), 3);
         let mut none = pool(0);
-        none.note(kind(1), &recipe(), 0);
+        none.note(kind(1), &LIMITS, None, 0);
         assert_eq!(fill(&mut none, 0), 0);
         let mut many = pool(1);
-        (0..=255).for_each(|image| many.note(kind(image), &recipe(), 0));
+        (0..=255).for_each(|image| many.note(kind(image), &LIMITS, None, 0));
         assert_eq!(many.shelves.len(), KINDS_MAX);
     }
 
     #[test]
     fn a_crowd_leaves_a_quarter_to_those_who_have_nothing_live() {
         let mut pool = pool(8);
-        (0..20).for_each(|at| pool.note(kind(1), &recipe(), at));
+        (0..20).for_each(|at| pool.note(kind(1), &LIMITS, None, at));
         assert_eq!(fill(&mut pool, 20), 8);
         let mut crowd = || pool.take(kind(1), &LIMITS, true).map(|taken| taken.sandbox);
         assert_eq!((0..20).filter_map(|_| crowd()).count(), 6);
@@ -364,8 +369,8 @@ mod tests {
     #[test]
     fn no_kind_takes_the_room_of_all() {
         let mut pool = pool(4);
-        (0..20).for_each(|at| pool.note(kind(1), &recipe(), at));
-        pool.note(kind(2), &recipe(), 20);
+        (0..20).for_each(|at| pool.note(kind(1), &LIMITS, None, at));
+        pool.note(kind(2), &LIMITS, None, 20);
         assert_eq!(fill(&mut pool, 20), 4);
         for image in [1, 2] {
             assert!(take(&mut pool, image, &LIMITS).is_some());
@@ -376,18 +381,14 @@ mod tests {
     #[test]
     fn one_that_has_fewer_open_files_does_not_do_for_more() {
         let mut pool = pool(2);
-        pool.note(kind(1), &recipe(), 0);
+        pool.note(kind(1), &LIMITS, None, 0);
         assert_eq!(fill(&mut pool, 0), 2);
         let more = WireLimits {
             open_files: 101,
             ..LIMITS
         };
         assert_eq!(take(&mut pool, 1, &more), None);
-        let recipe = Recipe {
-            limits: more,
-            ..recipe()
-        };
-        pool.note(kind(1), &recipe, 0);
+        pool.note(kind(1), &more, None, 0);
         assert_eq!(take(&mut pool, 1, &LIMITS), Some(0));
         assert_eq!(fill(&mut pool, 0), 1);
         assert_eq!(take(&mut pool, 1, &more), Some(0), "made for the most");
@@ -396,7 +397,7 @@ mod tests {
     #[test]
     fn a_kind_that_cannot_be_made_is_left_alone_for_a_while() {
         let mut pool = pool(9);
-        pool.note(kind(1), &recipe(), 0);
+        pool.note(kind(1), &LIMITS, None, 0);
         let (found, _) = pool.next(0).unwrap();
         assert_eq!(pool.making(), 1);
         pool.failed(found, false, 0);
@@ -415,9 +416,9 @@ mod tests {
     fn old_ones_are_replaced() {
         let mut pool = pool(9);
         let age_us = pool.options.age_ms * 1000;
-        pool.note(kind(1), &recipe(), 0);
+        pool.note(kind(1), &LIMITS, None, 0);
         assert_eq!(fill(&mut pool, 0), 2);
-        pool.note(kind(1), &recipe(), age_us + 1);
+        pool.note(kind(1), &LIMITS, None, age_us + 1);
         assert_eq!(pool.surplus(age_us + 1).len(), 2);
         assert_eq!(fill(&mut pool, age_us + 1), 2);
     }

@@ -63,11 +63,9 @@ impl Live {
         kind: Kind,
         limits: &WireLimits,
     ) -> Option<LiveSandbox> {
-        let recipe = Recipe {
-            limits: *limits,
-            interpreter: spec.interpreter.clone(),
-        };
-        self.ahead.pool().note(kind, &recipe, self.clock.now_us());
+        let interpreter = spec.interpreter.as_ref();
+        let now_us = self.clock.now_us();
+        self.ahead.pool().note(kind, limits, interpreter, now_us);
         loop {
             let has_live = self.shares.has(&spec.owner);
             let taken = self.ahead.pool().take(kind, limits, has_live);

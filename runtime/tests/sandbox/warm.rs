@@ -102,9 +102,10 @@ fn own_limits(bed: &mut Bed) {
         eat,
     );
     assert_eq!(text(&report.stdout), "all\n", "more than it was made with");
-    let fork = "import os\nfor _ in range(20):\n    if os.fork() == 0: os.pause()";
-    let fork = fork.replace("os.pause()", "__import__('signal').pause()");
-    let report = warm(bed, Limits { pids: 8, ..usual }, &fork);
+    let fork = "import os, signal
+for _ in range(20):
+    if os.fork() == 0: signal.pause()";
+    let report = warm(bed, Limits { pids: 8, ..usual }, fork);
     assert_eq!(report.outcome, Outcome::ProcessLimit, "{report:?}");
     let files = "import os, resource; print(resource.getrlimit(resource.RLIMIT_NOFILE))";
     let report = warm(
