@@ -13,6 +13,7 @@ use crate::spec::{Limits, SandboxId, SandboxSpec};
 use crate::wire::{self, WireImage};
 
 pub(crate) mod channel;
+mod fair;
 pub(crate) mod live;
 mod open;
 mod options;

@@ -91,6 +91,8 @@ pub(crate) struct Job<'a> {
     pub(crate) limits: WireLimits,
     /// Its CPU weight until the server writes another.
     pub(crate) weight: u32,
+    /// Whether it is behind others until the server says otherwise.
+    pub(crate) behind: bool,
     /// CPUs that it runs on.
     pub(crate) cpus: &'a [usize],
     /// What it may reach.
@@ -143,7 +145,7 @@ fn make<'a>(
     begin_time().during("begin the sandbox's time")?;
     let group = host
         .home
-        .create(&job.name, job.weight)
+        .create(&job.name, job.weight, job.behind)
         .during("make the sandbox's group")?;
     let memory_events = group.watch_memory().during("watch the group's memory")?;
     let meter = Meter::open(&group).during("open the group's counters")?;
@@ -253,12 +255,15 @@ impl Handles {
             let controller = file.split('.').next().unwrap_or_default();
             Ok((kind, group.open(controller, file, true)?))
         };
-        kinds
+        let mut all: Vec<_> = kinds
             .into_iter()
             .zip(files)
             .map(open)
-            .collect::<std::io::Result<_>>()
-            .map(Handles)
+            .collect::<std::io::Result<_>>()?;
+        if let Ok(idle) = group.open("cpu", "cpu.idle", true) {
+            all.push((Handle::CpuIdle, idle));
+        }
+        Ok(Handles(all))
     }
 
     /// Tells the server that the sandbox is ready.

@@ -105,11 +105,11 @@ impl Home {
         Ok(())
     }
 
-    /// Makes a sandbox's group, without limits but with its CPU weight while it is made.
+    /// Makes a sandbox's group, without limits but with its place on the CPUs while it is made.
     ///
     /// # Errors
     /// One that is there already: its counters would be another's.
-    pub(crate) fn create(&self, name: &str, weight: u32) -> io::Result<Group> {
+    pub(crate) fn create(&self, name: &str, weight: u32, behind: bool) -> io::Result<Group> {
         for (made, branch) in self.branches.iter().enumerate() {
             let dir = Some(branch.sandboxes.as_raw_fd());
             if let Err(errno) = mkdirat(dir, name, Mode::from_bits_truncate(0o755)) {
@@ -125,6 +125,9 @@ impl Home {
             Version::V2 => "cpu.weight",
         };
         write_file(group.dir("cpu")?, file, &weight.to_string())?;
+        if behind {
+            put_behind(group.dir("cpu")?)?;
+        }
         Ok(group)
     }
 
@@ -269,6 +272,14 @@ fn branch(version: Version, root: Root, instance: &str) -> Result<Branch, Failed
         platform,
         sandboxes,
     })
+}
+
+/// Has the groups beside this one go first, where the kernel can (5.15).
+fn put_behind(dir: BorrowedFd<'_>) -> io::Result<()> {
+    match write_file(dir, "cpu.idle", "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn make_groups(version: Version, root: BorrowedFd<'_>, instance: &str) -> Result<(), Failed> {

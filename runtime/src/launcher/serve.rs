@@ -212,6 +212,7 @@ impl Launcher {
             disk: *disk,
             limits: make.limits,
             weight: make.weight.clamp(WEIGHT_LEAST, WEIGHT),
+            behind: make.behind,
             cpus: &admission.cpus,
             network: make.network,
         };

@@ -225,6 +225,7 @@ mod tests {
             disk_class: 0,
             limits: config().maxima,
             weight: 1,
+            behind: false,
             network: WireNetwork::None,
         }
     }

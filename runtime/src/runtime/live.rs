@@ -103,6 +103,7 @@ impl Live {
             healthy: AtomicBool::new(true),
         });
         tokio::spawn(Arc::clone(&live).listen());
+        tokio::spawn(Arc::clone(&live.shares).keep_fair());
         if options.pool.max > 0 {
             tokio::spawn(Arc::clone(&live).tend());
         }

@@ -1,6 +1,5 @@
 //! Opens a sandbox: one that was made ahead is claimed, else one is made, by turns.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::channel::Channel;
 use super::live::Live;
 use super::pool::Kind;
 use super::ready::ready;
+use super::shares::CpuFiles;
 use crate::cgroup::WEIGHT;
 use crate::error::StartError;
 use crate::sandbox::live::LiveSandbox;
@@ -26,8 +26,8 @@ pub(super) struct Made {
     pub(super) id: SandboxId,
     pub(super) shim: Channel,
     pub(super) init: Channel,
-    /// The file of its CPU weight.
-    pub(super) weight: File,
+    /// The files of its part of the CPUs.
+    pub(super) cpu: CpuFiles,
     /// Where an interpreter waits in it.
     pub(super) waiting: Option<Pipes>,
 }
@@ -70,10 +70,15 @@ impl Live {
     ) -> Result<LiveSandbox, StartError> {
         let turn = self.turns.take(&spec.owner).await;
         let share = self.shares.join(&spec.owner, spec.id.0);
-        let weight = share.weight();
-        let made = self.make(Make { weight, ..make }).await?;
+        let (weight, behind) = share.place();
+        let make = Make {
+            weight,
+            behind,
+            ..make
+        };
+        let made = self.make(make).await?;
         drop(turn);
-        share.attach(made.weight);
+        share.attach(made.cpu);
         let live = Arc::clone(self);
         Ok(LiveSandbox::new(
             live,
@@ -109,7 +114,7 @@ impl Live {
         let limit = Duration::from_millis(limit_ms);
         let ready = timeout(limit, ready(&shim, &init, refused)).await;
         self.answered(id);
-        let weight = ready.map_err(|_elapsed| StartError::TimedOut {
+        let cpu = ready.map_err(|_elapsed| StartError::TimedOut {
             step: "making the sandbox",
             limit_ms,
         })??;
@@ -117,7 +122,7 @@ impl Live {
             id,
             shim,
             init,
-            weight,
+            cpu,
             waiting: None,
         })
     }
@@ -136,6 +141,7 @@ impl Live {
                 open_files: limits.open_files,
             },
             weight: WEIGHT,
+            behind: false,
             network: match spec.network {
                 Network::None => WireNetwork::None,
             },

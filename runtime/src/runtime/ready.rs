@@ -1,6 +1,7 @@
 //! The first words of a sandbox: ready, failed, refused, or none at all.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -8,6 +9,8 @@ use tokio::time::timeout;
 
 use super::channel::Channel;
 use super::live::tame;
+use super::shares::CpuFiles;
+use crate::cgroup::CpuCounter;
 use crate::error::StartError;
 use crate::spec::Digest;
 use crate::wire::{FromInit, FromShim, Handle, Refusal, WireError};
@@ -15,13 +18,13 @@ use crate::wire::{FromInit, FromShim, Handle, Refusal, WireError};
 /// How long a refusal may follow the closing of the sockets that were handed over.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Waits until shim and init say that the sandbox is idle, or until it is refused; answers the file
-/// of its CPU weight.
+/// Waits until shim and init say that the sandbox is idle, or until it is refused; answers the files
+/// of its part of the CPUs.
 pub(super) async fn ready(
     shim: &Channel,
     init: &Channel,
     mut refused: oneshot::Receiver<Refusal>,
-) -> Result<File, StartError> {
+) -> Result<CpuFiles, StartError> {
     let gone = |reason: &str| StartError::Gone {
         reason: reason.to_owned(),
     };
@@ -29,12 +32,11 @@ pub(super) async fn ready(
         reason = &mut refused => return Err(refusal(reason.ok())),
         first = shim.recv::<FromShim>() => first,
     };
-    let weight = match first {
+    let files = match first {
         Ok(Some((FromShim::Ready { handles }, descriptors)))
             if handles.len() == descriptors.len() =>
         {
-            let mut all = handles.into_iter().zip(descriptors);
-            all.find(|(handle, _)| *handle == Handle::CpuWeight)
+            cpu_files(handles.into_iter().zip(descriptors))
         }
         Ok(Some((FromShim::Failed { step, reason }, _))) => {
             return Err(StartError::Failed {
@@ -51,12 +53,30 @@ pub(super) async fn ready(
         }
         Ok(Some(_)) | Err(_) => None,
     };
-    let (_, weight) = weight.ok_or_else(|| gone("its shim broke the protocol"))?;
+    let files = files.ok_or_else(|| gone("its shim broke the protocol"))?;
     match init.recv::<FromInit>().await {
-        Ok(Some((FromInit::Hello, _))) => Ok(File::from(weight)),
+        Ok(Some((FromInit::Hello, _))) => Ok(files),
         Ok(Some(_)) => Err(gone("its init broke the protocol")),
         Ok(None) | Err(_) => Err(gone("its init ended")),
     }
+}
+
+/// The files of a sandbox's part of the CPUs; none if one is missing that every kernel has.
+fn cpu_files(all: impl Iterator<Item = (Handle, OwnedFd)>) -> Option<CpuFiles> {
+    let (mut weight, mut idle, mut usage) = (None, None, None);
+    for (handle, file) in all {
+        match handle {
+            Handle::CpuWeight => weight = Some(File::from(file)),
+            Handle::CpuIdle => idle = Some(File::from(file)),
+            Handle::CpuUsage => usage = Some(CpuCounter::new(File::from(file))),
+            _ => {}
+        }
+    }
+    Some(CpuFiles {
+        weight: weight?,
+        idle,
+        usage: usage?,
+    })
 }
 
 /// What the launcher's refusal means to the caller; `None` if the launcher went before it could
@@ -89,7 +109,7 @@ fn refusal(reason: Option<Refusal>) -> StartError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::fd::AsFd;
 
     use super::*;
     use crate::wire::{self, FRAME_MAX, INIT_FRAME_MAX};
@@ -105,13 +125,19 @@ mod tests {
         wire::send(far.as_fd(), frame, INIT_FRAME_MAX, &[]).unwrap();
     }
 
-    /// What a shim says first, with the one descriptor that is needed.
+    /// What a shim says first, with the descriptors that are needed.
     fn announce(far: &OwnedFd) {
         let frame = FromShim::Ready {
-            handles: vec![Handle::CpuWeight],
+            handles: vec![Handle::CpuWeight, Handle::CpuUsage],
         };
-        let weight = tempfile::tempfile().unwrap();
-        wire::send(far.as_fd(), &frame, FRAME_MAX, &[weight.as_fd()]).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        wire::send(
+            far.as_fd(),
+            &frame,
+            FRAME_MAX,
+            &[file.as_fd(), file.as_fd()],
+        )
+        .unwrap();
     }
 
     #[tokio::test]

@@ -136,7 +136,7 @@ impl Live {
     /// Gives a sandbox to its owner.
     fn give(self: &Arc<Live>, spec: SandboxSpec, made: Made) -> LiveSandbox {
         let share = self.shares.join(&spec.owner, made.id.0);
-        share.attach(made.weight);
+        share.attach(made.cpu);
         let spec = SandboxSpec {
             id: made.id,
             ..spec
@@ -236,6 +236,7 @@ impl Live {
             disk_class: kind.disk_class,
             limits: recipe.limits,
             weight: WEIGHT_AHEAD,
+            behind: false,
             network: WireNetwork::None,
         };
         let made = self.make(make).await?;

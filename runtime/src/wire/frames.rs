@@ -83,6 +83,8 @@ pub(crate) struct Make {
     pub(crate) limits: WireLimits,
     /// CPU weight while it is made, from 2 to [`WEIGHT`](crate::cgroup::WEIGHT).
     pub(crate) weight: u32,
+    /// Whether all others that are not behind have the CPUs before it while it is made.
+    pub(crate) behind: bool,
     /// What it may reach.
     pub(crate) network: WireNetwork,
 }
@@ -247,6 +249,9 @@ pub(crate) enum Handle {
     CpuQuota,
     /// Write: CPU weight among the sandboxes, from 2 to [`WEIGHT`](crate::cgroup::WEIGHT).
     CpuWeight,
+    /// Write: 1 puts it behind all sandboxes that are not, 0 takes that back and resets the weight.
+    /// Kernels before 5.15 have none.
+    CpuIdle,
     /// Write: most processes.
     PidsMax,
     /// Read: v1 `cpuacct.usage` in ns; v2 `cpu.stat`.

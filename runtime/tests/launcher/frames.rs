@@ -243,6 +243,7 @@ MemoryLimit=true
 CpuQuota=true
 CpuWeight=true
 PidsMax=true
+CpuIdle=true
 CpuUsage=true
 MemoryPeak=true
 Init=true

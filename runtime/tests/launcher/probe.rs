@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -205,6 +205,9 @@ fn serve(dir: &str) {
             Handle::MemoryLimit => file.write_all(b"67108864").is_ok(),
             Handle::CpuQuota => file.write_all(b"50000").is_ok(),
             Handle::CpuWeight => file.write_all(b"500").is_ok(),
+            Handle::CpuIdle => ["1", "0"]
+                .iter()
+                .all(|value| file.write_at(value.as_bytes(), 0).is_ok()),
             Handle::PidsMax => file.write_all(b"16").is_ok(),
             Handle::CpuUsage | Handle::MemoryPeak => {
                 file.read(&mut [0; 64]).is_ok_and(|len| len > 0)

@@ -382,6 +382,7 @@ pub(crate) fn make(id: u8) -> Make {
         image: WireImage::Digest(IMAGE),
         disk_class: 0,
         weight: 1_000,
+        behind: false,
         limits: WireLimits {
             cpu_millis: 2000,
             memory_bytes: 128 << 20,
