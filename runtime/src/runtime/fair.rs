@@ -9,15 +9,19 @@ pub(super) struct Use {
     pub(super) behind: bool,
 }
 
-/// What counts as lately, in us: a use that ends is forgotten to a third in this time.
-const LATELY_US: u64 = 200_000;
+/// What counts as lately, in us: a use that begins is two thirds known after the first, one that
+/// ends is forgotten to a third after the second. Whoever lets off one crowd after the other has
+/// pauses between them.
+const BEGINS_US: u64 = 100_000;
+const ENDS_US: u64 = 1_000_000;
 
 impl Use {
     /// Counts `used_us` of CPU time in, of the last `elapsed_us`.
     pub(super) fn count(&mut self, used_us: u64, elapsed_us: u64) {
         let now = used_us.saturating_mul(1_000) / elapsed_us.max(1);
-        let both = LATELY_US + elapsed_us;
-        self.rate = (self.rate * LATELY_US + now.saturating_mul(elapsed_us)) / both;
+        let lately_us = if now > self.rate { BEGINS_US } else { ENDS_US };
+        let both = lately_us.saturating_add(elapsed_us);
+        self.rate = (self.rate * lately_us + now.saturating_mul(elapsed_us)) / both;
     }
 
     /// Whether it has changed place, by what would be its fair part.
@@ -35,16 +39,20 @@ impl Use {
 }
 
 /// The most that each may have so that all get what they want or as much as any other, in the unit
-/// of [`Use::rate`]; never more than half of the CPUs, for whoever may come next. Sorts `rates`.
+/// of [`Use::rate`]: all CPUs for one alone, never more than half with others about, who may want
+/// more at any time. Sorts `rates`.
 pub(super) fn fair_part(cpus: usize, rates: &mut [u64]) -> u64 {
     let all = u64::try_from(cpus)
         .unwrap_or(u64::MAX)
         .saturating_mul(1_000);
+    if rates.len() < 2 {
+        return all.saturating_mul(2);
+    }
     rates.sort_unstable();
     let mut left = all;
-    let mut others = u64::try_from(rates.len()).unwrap_or(u64::MAX);
+    let mut others = rates.len() as u64;
     for rate in rates {
-        let part = left / others.max(1);
+        let part = left / others;
         if *rate > part {
             return part.min(all / 2);
         }
@@ -61,8 +69,7 @@ mod tests {
     #[test]
     fn what_some_leave_is_divided_among_those_who_want_more() {
         let fair = |rates: &[u64]| fair_part(4, &mut rates.to_vec());
-        assert_eq!(fair(&[]), 2_000);
-        assert_eq!(fair(&[4_000]), 2_000);
+        assert_eq!(fair(&[4_000]), 8_000);
         assert_eq!(fair(&[100, 3_900]), 2_000);
         assert_eq!(fair(&[3_000, 400, 3_000]), 1_800);
         assert_eq!(fair(&[3_000; 8]), 500);
@@ -84,7 +91,7 @@ mod tests {
             }
         };
         assert!(looks(&mut bully, 50_000) <= 6 && bully.behind);
-        assert!(looks(&mut bully, 0) <= 12 && !bully.behind);
+        assert!(looks(&mut bully, 0) <= 60 && !bully.behind);
         // Whoever has less than three quarters never does.
         assert!(looks(&mut bully, 18_000) == 100 && !bully.behind);
     }

@@ -68,7 +68,8 @@ impl Live {
         spec: &SandboxSpec,
         make: Make,
     ) -> Result<LiveSandbox, StartError> {
-        let turn = self.turns.take(&spec.owner).await;
+        let behind = self.shares.is_behind(&spec.owner);
+        let turn = self.turns.take(&spec.owner, behind).await;
         let share = self.shares.join(&spec.owner, spec.id.0);
         let (weight, behind) = share.place();
         let make = Make {

@@ -229,7 +229,7 @@ impl Live {
             action: "name a sandbox",
             source: std::io::Error::other(source),
         })?;
-        let _turn = self.turns.take(NOBODY).await;
+        let _turn = self.turns.take(NOBODY, false).await;
         let make = Make {
             sandbox,
             image: WireImage::Digest(kind.image),
