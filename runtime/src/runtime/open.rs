@@ -49,6 +49,9 @@ impl Live {
         }
         let make = self.wanted(spec, image)?;
         if let Some(kind) = Kind::of(&make, spec.interpreter.is_some())
+            // What stands ready is replaced at everyone's cost: whoever has had too much waits for
+            // their own.
+            && !self.shares.is_behind(&spec.owner)
             && let Some(sandbox) = self.claim(spec, kind, &make.limits).await
         {
             return Ok(sandbox);
