@@ -241,29 +241,34 @@ impl Handles {
                 "memory.limit_in_bytes",
                 "cpu.cfs_quota_us",
                 "cpu.shares",
+                "cpu.idle",
                 "pids.max",
             ],
-            Version::V2 => ["memory.max", "cpu.max", "cpu.weight", "pids.max"],
+            Version::V2 => [
+                "memory.max",
+                "cpu.max",
+                "cpu.weight",
+                "cpu.idle",
+                "pids.max",
+            ],
         };
         let kinds = [
             Handle::MemoryLimit,
             Handle::CpuQuota,
             Handle::CpuWeight,
+            Handle::CpuIdle,
             Handle::PidsMax,
         ];
         let open = |(kind, file): (Handle, &str)| {
             let controller = file.split('.').next().unwrap_or_default();
             Ok((kind, group.open(controller, file, true)?))
         };
-        let mut all: Vec<_> = kinds
+        kinds
             .into_iter()
             .zip(files)
             .map(open)
-            .collect::<std::io::Result<_>>()?;
-        if let Ok(idle) = group.open("cpu", "cpu.idle", true) {
-            all.push((Handle::CpuIdle, idle));
-        }
-        Ok(Handles(all))
+            .collect::<std::io::Result<_>>()
+            .map(Handles)
     }
 
     /// Tells the server that the sandbox is ready.

@@ -126,7 +126,7 @@ impl Home {
         };
         write_file(group.dir("cpu")?, file, &weight.to_string())?;
         if behind {
-            put_behind(group.dir("cpu")?)?;
+            write_file(group.dir("cpu")?, "cpu.idle", "1")?;
         }
         Ok(group)
     }
@@ -272,14 +272,6 @@ fn branch(version: Version, root: Root, instance: &str) -> Result<Branch, Failed
         platform,
         sandboxes,
     })
-}
-
-/// Has the groups beside this one go first, where the kernel can (5.15).
-fn put_behind(dir: BorrowedFd<'_>) -> io::Result<()> {
-    match write_file(dir, "cpu.idle", "1") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 fn make_groups(version: Version, root: BorrowedFd<'_>, instance: &str) -> Result<(), Failed> {

@@ -103,7 +103,7 @@ impl Live {
             healthy: AtomicBool::new(true),
         });
         tokio::spawn(Arc::clone(&live).listen());
-        tokio::spawn(Arc::clone(&live.shares).keep_fair());
+        tokio::spawn(Arc::clone(&live.shares).keep_fair(live.clock));
         if options.pool.max > 0 {
             tokio::spawn(Arc::clone(&live).tend());
         }

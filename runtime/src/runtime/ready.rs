@@ -18,8 +18,8 @@ use crate::wire::{FromInit, FromShim, Handle, Refusal, WireError};
 /// How long a refusal may follow the closing of the sockets that were handed over.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Waits until shim and init say that the sandbox is idle, or until it is refused; answers the files
-/// of its part of the CPUs.
+/// Waits until shim and init say that the sandbox is idle, or until it is refused; answers the
+/// files of its part of the CPUs.
 pub(super) async fn ready(
     shim: &Channel,
     init: &Channel,
@@ -61,7 +61,7 @@ pub(super) async fn ready(
     }
 }
 
-/// The files of a sandbox's part of the CPUs; none if one is missing that every kernel has.
+/// The files of a sandbox's part of the CPUs; none if one is missing.
 fn cpu_files(all: impl Iterator<Item = (Handle, OwnedFd)>) -> Option<CpuFiles> {
     let (mut weight, mut idle, mut usage) = (None, None, None);
     for (handle, file) in all {
@@ -74,7 +74,7 @@ fn cpu_files(all: impl Iterator<Item = (Handle, OwnedFd)>) -> Option<CpuFiles> {
     }
     Some(CpuFiles {
         weight: weight?,
-        idle,
+        idle: idle?,
         usage: usage?,
     })
 }
@@ -128,16 +128,10 @@ mod tests {
     /// What a shim says first, with the descriptors that are needed.
     fn announce(far: &OwnedFd) {
         let frame = FromShim::Ready {
-            handles: vec![Handle::CpuWeight, Handle::CpuUsage],
+            handles: vec![Handle::CpuWeight, Handle::CpuIdle, Handle::CpuUsage],
         };
         let file = tempfile::tempfile().unwrap();
-        wire::send(
-            far.as_fd(),
-            &frame,
-            FRAME_MAX,
-            &[file.as_fd(), file.as_fd()],
-        )
-        .unwrap();
+        wire::send(far.as_fd(), &frame, FRAME_MAX, &[file.as_fd(); 3]).unwrap();
     }
 
     #[tokio::test]

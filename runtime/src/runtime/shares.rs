@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::fair::{Use, fair_part};
 use crate::cgroup::{CpuCounter, WEIGHT, WEIGHT_LEAST};
+use crate::clock::Monotonic;
 use crate::wire::Id;
 
 /// Up to so many sandboxes of one name, each has its exact part.
@@ -51,8 +52,7 @@ struct Crowd {
 #[derive(Debug)]
 pub(super) struct CpuFiles {
     pub(super) weight: File,
-    /// None where the kernel knows no such place.
-    pub(super) idle: Option<File>,
+    pub(super) idle: File,
     pub(super) usage: CpuCounter,
 }
 
@@ -103,11 +103,11 @@ impl Shares {
 
     /// Looks who has had how much of the CPUs, for as long as there is anyone, and puts behind
     /// whoever has had too much.
-    pub(super) async fn keep_fair(self: Arc<Shares>) {
+    pub(super) async fn keep_fair(self: Arc<Shares>, clock: Monotonic) {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         loop {
             self.joined.notified().await;
-            let mut last = Instant::now();
+            let mut last_us = clock.now_us();
             loop {
                 let live: usize = self.names().values().map(|crowd| crowd.live.len()).sum();
                 let times = u32::try_from(1 + live / LOOK_COUNT).unwrap_or(u32::MAX);
@@ -116,9 +116,9 @@ impl Shares {
                     () = sleep(LOOK.saturating_mul(times)) => {}
                     () = self.joined.notified() => {}
                 }
-                let elapsed_us = u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX);
-                last = Instant::now();
-                self.look(cpus, elapsed_us);
+                let now_us = clock.now_us();
+                self.look(cpus, now_us - last_us);
+                last_us = now_us;
                 if self.names().is_empty() {
                     break;
                 }
@@ -206,10 +206,8 @@ impl Crowd {
     /// other.
     fn place(&self, seat: &Seat) {
         let behind = self.lately.behind;
-        if let Some(idle) = &seat.files.idle {
-            write(idle, u32::from(behind));
-        }
-        if !behind || seat.files.idle.is_none() {
+        write(&seat.files.idle, u32::from(behind));
+        if !behind {
             write(&seat.files.weight, self.weight());
         }
     }
@@ -266,7 +264,7 @@ mod tests {
         let copy = |file: &File| file.try_clone().unwrap();
         CpuFiles {
             weight: copy(weight),
-            idle: Some(copy(idle)),
+            idle: copy(idle),
             usage: CpuCounter::new(copy(usage)),
         }
     }

@@ -97,8 +97,8 @@ impl Turns {
         }
     }
 
-    /// Waits for this name's turn; `behind` is whether it has had too much of the CPUs. Who waits is
-    /// bounded by who may ask for a sandbox at all. Dropping the future gives the turn up.
+    /// Waits for this name's turn; `behind` is whether it has had too much of the CPUs. Who waits
+    /// is bounded by who may ask for a sandbox at all. Dropping the future gives the turn up.
     pub(super) async fn take(self: &Arc<Turns>, name: &str, behind: bool) -> Turn {
         let turn = {
             let mut state = self.state();

@@ -250,7 +250,6 @@ pub(crate) enum Handle {
     /// Write: CPU weight among the sandboxes, from 2 to [`WEIGHT`](crate::cgroup::WEIGHT).
     CpuWeight,
     /// Write: 1 puts it behind all sandboxes that are not, 0 takes that back and resets the weight.
-    /// Kernels before 5.15 have none.
     CpuIdle,
     /// Write: most processes.
     PidsMax,
