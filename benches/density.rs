@@ -247,8 +247,7 @@ impl Field<'_> {
         let family = self.server.family();
         let pids = family.iter().map(|(pid, _)| *pid);
         let server = self.server.pid();
-        // The first that the server has started.
-        let launcher = pids.clone().filter(|pid| *pid != server).min().unwrap();
+        let launcher = host::launcher(self.server);
         let rest = pids.filter(|pid| ![server, launcher].contains(pid));
         let shares: u64 = rest.map(host::share_of).sum();
         let live = host::live(self.dir);

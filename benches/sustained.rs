@@ -4,7 +4,8 @@
 //! Two, four and eight callers in a closed loop over HTTP, a new connection each time; crun with a
 //! user namespace and the same limits. All take turns, round by round. Then requests come at half
 //! of the best rate, whether or not earlier ones are answered, and each one's time counts from when
-//! it was due. Needs root, crun and an image store (`FAREBOX_TEST_IMAGES`).
+//! it was due. CPU time of a run is that of server, launcher and all that they have ended, and of
+//! crun and all that it has started. Needs root, crun and an image store (`FAREBOX_TEST_IMAGES`).
 //! `cargo bench --bench sustained -- [--quick]`, or `sh scripts/bench-runtime.sh sustained`.
 
 #![expect(
@@ -15,6 +16,8 @@
     reason = "a measurement, with clocks and an environment of its own"
 )]
 
+#[path = "support/cpu.rs"]
+mod cpu;
 #[expect(dead_code, reason = "other benches use more of it")]
 #[path = "support/host.rs"]
 mod host;
@@ -85,14 +88,24 @@ fn main() {
     caller.python(PRINT);
     let mut ours = CALLERS.map(|_| Tally::default());
     let (mut theirs, mut theirs_took) = (0, Duration::ZERO);
+    let mut cpu_us = [0; 2];
+    let launcher = host::launcher(&server);
+    let used = || whole_us(server.pid()) + whole_us(launcher);
     for _ in 0..rounds {
         for (tally, callers) in ours.iter_mut().zip(CALLERS) {
+            let before = used();
             tally.add(closed(&vec![caller; callers], &python(PRINT), long));
+            cpu_us[0] += used() - before;
         }
-        let begin = Instant::now();
+        let (begin, before) = (Instant::now(), children_us());
         theirs += crun(&act, long);
         theirs_took += begin.elapsed();
+        cpu_us[1] += children_us() - before;
     }
+    let runs = ours.iter().map(|tally| tally.times.len()).sum();
+    let runs = [count(runs), f64::from(theirs)];
+    let cpu_ms =
+        [0, 1].map(|side| Duration::from_micros(cpu_us[side]).as_secs_f64() * 1000.0 / runs[side]);
     let theirs = f64::from(theirs) / theirs_took.as_secs_f64();
     let best = ours.iter().map(Tally::rate).fold(0.0, f64::max);
     let rate = Rate {
@@ -100,15 +113,10 @@ fn main() {
         open_max: OPEN_MAX,
     };
     let seconds = (long * rounds).as_secs_f64();
-    let count = usize::try_from(whole(rate.per_s * seconds)).unwrap();
-    let half = open(
-        caller,
-        &python(PRINT),
-        rate,
-        (count, &AtomicBool::new(false)),
-    );
+    let due = usize::try_from(whole(rate.per_s * seconds)).unwrap();
+    let half = open(caller, &python(PRINT), rate, (due, &AtomicBool::new(false)));
     drop(stage);
-    report(&ours, theirs, (rate, &half));
+    report(&ours, (theirs, cpu_ms), (rate, &half));
     let wrong = ours
         .iter()
         .chain([&half])
@@ -139,7 +147,21 @@ fn whole(value: f64) -> u64 {
     Duration::from_secs_f64(value).as_secs()
 }
 
-fn report(ours: &[Tally; 3], theirs: f64, (rate, half): (Rate, &Tally)) {
+fn count(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap())
+}
+
+/// CPU time of a process and of its children that have ended, in microseconds.
+fn whole_us(pid: u32) -> u64 {
+    cpu::stat_us(&pid.to_string(), 4)
+}
+
+/// CPU time of the children of this process that have ended, in microseconds.
+fn children_us() -> u64 {
+    cpu::stat_us("self", 4) - cpu::process_us()
+}
+
+fn report(ours: &[Tally; 3], (theirs, cpu_ms): (f64, [f64; 2]), (rate, half): (Rate, &Tally)) {
     table::paragraph("Runs a second in a closed loop, and what each took in milliseconds");
     let row = |name: String, per_s: f64, tally: &Tally| -> Vec<String> {
         let figures = percentiles(&tally.sorted()).map(|figure| format!("{figure:.2}"));
@@ -163,6 +185,10 @@ fn report(ours: &[Tally; 3], theirs: f64, (rate, half): (Rate, &Tally)) {
         half,
     ));
     table::table(&["", "a second", "p50", "p95", "p99", "answers"], &rows);
+    table::paragraph(&format!(
+        "CPU time of a run, milliseconds: farebox {:.1}, crun {:.1}.",
+        cpu_ms[0], cpu_ms[1]
+    ));
     let mut bars = Bars::new("sustained");
     let best = ours.iter().map(Tally::rate).fold(0.0, f64::max);
     let sorted = half.sorted();
@@ -176,10 +202,10 @@ fn report(ours: &[Tally; 3], theirs: f64, (rate, half): (Rate, &Tally)) {
     bars.at_most("at half of the rate, p99 / p50", tail, TAIL_MAX);
     let failed = |tally: &Tally| tally.kinds.values().sum::<usize>() - tally.times.len();
     let failed: usize = ours.iter().chain([half]).map(failed).sum();
-    let failed = f64::from(u32::try_from(failed).unwrap());
-    bars.at_most("requests without a right answer", failed, 0.0);
+    bars.at_most("requests without a right answer", count(failed), 0.0);
     bars.report(&json!({
         "callers": CALLERS, "per_s": ours.each_ref().map(Tally::rate), "crun_per_s": theirs,
+        "cpu_ms": cpu_ms,
         "answers": ours.each_ref().map(|tally| &tally.kinds),
         "half": { "per_s": rate.per_s, "ms": percentiles(&sorted), "answers": half.kinds },
     }));

@@ -36,6 +36,13 @@ pub(crate) fn stop(mut server: Server, dir: &Path) {
     assert!(tops.is_empty(), "groups outlive the server: {tops:?}");
 }
 
+/// The process that makes the sandboxes: the first that the server has started.
+pub(crate) fn launcher(server: &Server) -> u32 {
+    let own = server.pid();
+    let pids = server.family().into_iter().map(|(pid, _)| pid);
+    pids.filter(|pid| *pid != own).min().unwrap()
+}
+
 /// Sandboxes of the server on `dir` that are live now, by their groups.
 pub(crate) fn live(dir: &Path) -> usize {
     let Some(top) = sandboxes_of(dir).into_iter().next() else {
