@@ -1,9 +1,10 @@
-//! One execution over HTTP, with a sandbox that was made ahead and without, against `crun run` of
-//! the same program on the same root.
+//! One execution over HTTP, with a sandbox that was made ahead and without, against other ways to
+//! run the same program once on the same root.
 //!
-//! The sides take turns, so that they meet the same machine; with 100 ms of rest before each, as a
-//! caller pays who comes by now and then, and back to back. Needs root, crun and an image store
-//! (`FAREBOX_TEST_IMAGES`). Prints a table and one line of JSON.
+//! The sides take turns, each time in another order, so that they meet the same machine and each
+//! other's traces; with 100 ms of rest before each, as a caller pays who comes by now and then, and
+//! back to back. Needs root and an image store (`FAREBOX_TEST_IMAGES`); leaves out what is not
+//! installed. `cargo bench --bench start -- [--quick]`, or `sh scripts/bench-runtime.sh start`.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,246 +14,215 @@
     reason = "a measurement, with clocks and an environment of its own"
 )]
 
+#[expect(dead_code, reason = "other benches use more of it")]
+#[path = "support/host.rs"]
+mod host;
 #[path = "../tests/support/http.rs"]
 mod http;
+#[path = "support/oci.rs"]
+mod oci;
+#[path = "support/peers.rs"]
+mod peers;
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/support/server.rs"]
 mod server;
+#[expect(dead_code, reason = "other benches use more of it")]
+#[path = "support/table.rs"]
+mod table;
+#[expect(dead_code, reason = "other benches use more of it")]
+#[path = "support/traffic.rs"]
+mod traffic;
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/support/world.rs"]
 mod world;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use http::Request;
+use peers::{Peer, Stage};
 use server::{NONE_AHEAD, Server, data_dir};
+use table::{Bars, is_quick, percentiles, short};
+use traffic::{Caller, PRINT};
 use world::World;
 
 const ROUNDS: usize = 30;
+const ROUNDS_QUICK: usize = 3;
 const WARM_UP: usize = 3;
-const REST: Duration = Duration::from_millis(100);
-/// What our median may be of crun's: with rest before each, and back to back.
-const BARS: [(&str, [f64; 2]); 2] = [("warm", [1.0 / 8.0, 1.0 / 10.0]), ("cold", [1.0, 1.0])];
+const RESTS: [(&str, Duration); 2] = [
+    ("100 ms rest", Duration::from_millis(100)),
+    ("back to back", Duration::ZERO),
+];
+const PROGRAMS: [&str; 2] = [PRINT, "import numpy; print(1)"];
+const PEERS: [Peer; 7] = [
+    Peer::Floor,
+    Peer::Bwrap,
+    Peer::Crun,
+    Peer::CrunSeccomp,
+    Peer::Runc,
+    Peer::PodmanUnconfined,
+    Peer::Podman,
+];
+const WARM: &str = "farebox, warm";
+const COLD: &str = "farebox, cold";
+
+/// What the median of one side may be of another's, for `print(1)`: with rest, and back to back.
+const BARS: [(&str, Peer, [f64; 2]); 4] = [
+    (WARM, Peer::Crun, [1.0 / 8.0, 1.0 / 10.0]),
+    (WARM, Peer::Podman, [1.0 / 80.0, 1.0 / 80.0]),
+    (COLD, Peer::Crun, [1.0, 1.0]),
+    (COLD, Peer::CrunSeccomp, [0.5, 0.5]),
+];
+
+/// One way to run the program.
+struct Side<'a> {
+    name: &'static str,
+    run: Box<dyn Fn() -> Duration + 'a>,
+}
+
+/// A side's times in milliseconds, sorted: with rest, and back to back.
+struct Times {
+    name: &'static str,
+    times: [Vec<f64>; 2],
+}
 
 fn main() {
     let Some(world) = World::enter("start") else {
         return;
     };
-    let root = image_root(&world.images, "python");
-    let bundle = tempfile::tempdir().unwrap();
-    fs::write(bundle.path().join("config.json"), spec(&root).to_string()).unwrap();
     let quiet = ("FAREBOX_LOG__FILTER", "warn");
     let dirs = [data_dir(), data_dir()];
-    let mut warm = Server::start(&world, dirs[0].path(), &[quiet]);
-    let mut cold = Server::start(&world, dirs[1].path(), &[quiet, NONE_AHEAD]);
+    let warm = Server::start(&world, dirs[0].path(), &[quiet]);
+    let cold = Server::start(&world, dirs[1].path(), &[quiet, NONE_AHEAD]);
     let tokens = [&warm, &cold].map(|server| server.tenant("bench"));
-    let crun = Crun::start(bundle.path().to_owned());
-    let sides: [(&str, &dyn Fn() -> Duration); 3] = [
-        ("warm", &|| one_request(&warm, &tokens[0], "warm")),
-        ("cold", &|| one_request(&cold, &tokens[1], "cold")),
-        ("crun run", &|| crun.run()),
-    ];
-    // The first finds nothing ready.
-    one_request(&warm, &tokens[0], "cold");
-    let times = [REST, Duration::ZERO].map(|rest| rounds(rest, &sides));
-    drop(crun);
-    assert_eq!((warm.stop(), cold.stop()), (Some(0), Some(0)));
-    report(&times);
+    let callers = [(&warm, &tokens[0]), (&cold, &tokens[1])].map(|(server, token)| Caller {
+        address: server.address,
+        token,
+    });
+    let stage = Stage::enter(&world);
+    let mut bars = Bars::new("start");
+    let mut figures = Vec::new();
+    for code in PROGRAMS {
+        // The first finds nothing ready.
+        callers[0].python(code);
+        let sides = sides(&stage, &callers, code);
+        let times = measure(&sides);
+        print(code, &times);
+        if code == PRINT {
+            judge(&mut bars, &times);
+        }
+        figures.push(json!({ "program": code, "sides": figures_of(&times) }));
+    }
+    drop(stage);
+    host::stop(warm, dirs[0].path());
+    host::stop(cold, dirs[1].path());
+    bars.report(&Value::Array(figures));
 }
 
-/// Times of one side in milliseconds, sorted.
-type Times = Vec<f64>;
+fn sides<'a>(stage: &Stage, callers: &'a [Caller<'a>; 2], code: &'static str) -> Vec<Side<'a>> {
+    let ours = [(WARM, callers[0], "warm"), (COLD, callers[1], "cold")];
+    let ours = ours.map(|(name, caller, start)| Side {
+        name,
+        run: Box::new(move || {
+            let (took, record) = caller.python(code);
+            assert_eq!(record["start"], start, "{record}");
+            took
+        }),
+    });
+    let peers = PEERS.into_iter().filter(|peer| peer.is_here());
+    let peers = peers.map(|peer| {
+        let act = stage.act(peer, code);
+        Side {
+            name: peer.name(),
+            run: Box::new(move || act.run()),
+        }
+    });
+    ours.into_iter().chain(peers).collect()
+}
 
-/// Every side once a round, so that each side's pool has been filled again meanwhile.
-fn rounds<const N: usize>(
-    rest: Duration,
-    sides: &[(&str, &dyn Fn() -> Duration); N],
-) -> [Times; N] {
-    let mut times = [const { Vec::new() }; N];
-    for round in 0..WARM_UP + ROUNDS {
-        for ((_, run), times) in sides.iter().zip(&mut times) {
-            std::thread::sleep(rest);
-            let took = run();
-            if round >= WARM_UP {
-                times.push(took.as_secs_f64() * 1000.0);
+/// Every side once a round, so that what was made ahead is there again.
+fn measure(sides: &[Side<'_>]) -> Vec<Times> {
+    let names = sides.iter().map(|side| side.name);
+    let mut all: Vec<Times> = names
+        .map(|name| Times {
+            name,
+            times: [Vec::new(), Vec::new()],
+        })
+        .collect();
+    let rounds = if is_quick() { ROUNDS_QUICK } else { ROUNDS };
+    for (at, (_, rest)) in RESTS.iter().enumerate() {
+        for round in 0..WARM_UP + rounds {
+            for side in order(round, sides.len()) {
+                std::thread::sleep(*rest);
+                let took = (sides[side].run)();
+                if round >= WARM_UP {
+                    all[side].times[at].push(took.as_secs_f64() * 1000.0);
+                }
             }
         }
     }
-    for times in &mut times {
+    for times in all.iter_mut().flat_map(|side| &mut side.times) {
         times.sort_by(f64::total_cmp);
     }
-    times
+    all
 }
 
-/// From before the connection is made to the whole answer.
-fn one_request(server: &Server, token: &str, start: &str) -> Duration {
-    let body = json!({ "language": "python", "code": "print(1)" });
-    let (method, path) = ("POST", "/v1/executions");
-    let begin = Instant::now();
-    let request = Request {
-        method,
-        path,
-        token,
-        body: Some(&body),
-        ..Request::default()
-    };
-    let answer = server.ask(&request).unwrap();
-    let took = begin.elapsed();
-    assert_eq!(
-        answer.body["stdout"], "1\n",
-        "{} {}",
-        answer.head, answer.body
-    );
-    assert_eq!(answer.body["start"], start, "{}", answer.body);
-    took
+/// All sides, each round from another one on and with another step, so that nobody always runs
+/// after the same one.
+fn order(round: usize, sides: usize) -> impl Iterator<Item = usize> {
+    let divides =
+        |step: usize| (2..=step).any(|by| step.is_multiple_of(by) && sides.is_multiple_of(by));
+    let steps: Vec<usize> = (1..sides).filter(|step| !divides(*step)).collect();
+    let step = steps[round % steps.len()];
+    (0..sides).map(move |turn| (round + turn * step) % sides)
 }
 
-/// A thread in a mount namespace of its own that runs crun when asked: Debian's crun fails where a
-/// cgroup v2 tree is mounted beside v1, so it must not see that one.
-struct Crun {
-    ask: Sender<()>,
-    took: Receiver<Duration>,
-}
-
-impl Crun {
-    fn start(bundle: PathBuf) -> Self {
-        let (ask, asked) = channel();
-        let (told, took) = channel();
-        std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            let none: Option<&str> = None;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-            if Path::new("/sys/fs/cgroup/unified").exists() {
-                umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH).unwrap();
-            }
-            let mut number = 0;
-            while asked.recv() == Ok(()) {
-                number += 1;
-                told.send(crun_run(&bundle, number)).unwrap();
-            }
-        });
-        Self { ask, took }
-    }
-
-    fn run(&self) -> Duration {
-        self.ask.send(()).unwrap();
-        self.took.recv().unwrap()
-    }
-}
-
-fn crun_run(bundle: &Path, number: u32) -> Duration {
-    let state = bundle.join("state");
-    let name = format!("farebox-bench-{}-{number}", std::process::id());
-    let begin = Instant::now();
-    let mut command = Command::new("crun");
-    command
-        .arg("--root")
-        .arg(&state)
-        .args(["run", "--bundle"])
-        .arg(bundle)
-        .arg(&name);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let output = command.spawn().unwrap().wait_with_output().unwrap();
-    let took = begin.elapsed();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "1\n",
-        "crun: {words}"
-    );
-    took
-}
-
-/// What crun is asked for: the same root and program, limits, namespaces; no user namespace, no
-/// seccomp, no disk of its own, which is less than a sandbox of Farebox has.
-fn spec(root: &Path) -> Value {
-    let namespaces: Vec<Value> = ["pid", "mount", "network", "ipc", "uts", "cgroup"]
+fn print(code: &str, times: &[Times]) {
+    let runs = times[0].times[0].len();
+    let rests = RESTS.map(|(rest, _)| rest);
+    table::paragraph(&format!(
+        "`{code}`, {runs} runs each, milliseconds: p50, p95, p99 with {}, then {}",
+        rests[0], rests[1]
+    ));
+    let rows: Vec<Vec<String>> = times
         .iter()
-        .map(|kind| json!({ "type": kind }))
+        .map(|side| {
+            let figures = side.times.iter().flat_map(|times| percentiles(times));
+            let figures = figures.map(|figure| format!("{figure:.2}"));
+            [side.name.to_owned()].into_iter().chain(figures).collect()
+        })
         .collect();
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false, "user": { "uid": 1000, "gid": 1000 }, "cwd": "/tmp",
-            "args": ["python3", "-c", "print(1)"],
-            "env": ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/home/user", "LANG=C.UTF-8"],
-            "noNewPrivileges": true,
-        },
-        "root": { "path": root, "readonly": true },
-        "hostname": "bench",
-        "mounts": [
-            { "destination": "/proc", "type": "proc", "source": "proc" },
-            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-              "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
-            { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] },
-        ],
-        "linux": {
-            "namespaces": namespaces,
-            "resources": {
-                "memory": { "limit": 268_435_456 },
-                "cpu": { "quota": 100_000, "period": 100_000 },
-                "pids": { "limit": 64 },
-            },
-        },
-    })
+    let heads = ["", "p50", "p95", "p99", "p50, b to b", "p95", "p99"];
+    table::table(&heads, &rows);
 }
 
-/// The tree of an image in the store.
-fn image_root(store: &Path, name: &str) -> PathBuf {
-    let names = fs::read_to_string(store.join("names.json")).unwrap();
-    let names: Value = serde_json::from_str(&names).unwrap();
-    let digest = names[format!("{name}:latest")].as_str();
-    let hex = digest.unwrap_or_else(|| panic!("no image {name} in {}", store.display()));
-    store
-        .join("sha256")
-        .join(hex.trim_start_matches("sha256:"))
-        .join("rootfs")
-}
-
-fn at(sorted: &[f64], percent: usize) -> f64 {
-    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
-}
-
-fn report(times: &[[Times; 3]; 2]) {
-    println!("print(1), {ROUNDS} runs each, milliseconds");
-    let names = ["farebox, warm", "farebox, cold", "crun run"];
-    println!("{:<14} {:^26}   {:^26}", "", "100 ms rest", "back to back");
-    let heads = ["p50", "p95", "p99"]
-        .map(|head| format!("{head:>8}"))
-        .join(" ");
-    println!("{:<14} {heads}   {heads}", "");
-    for (side, name) in names.iter().enumerate() {
-        let each = times.each_ref().map(|times| {
-            let figures = [50, 95, 99].map(|percent| format!("{:>8.2}", at(&times[side], percent)));
-            figures.join(" ")
-        });
-        println!("{name:<14} {}", each.join("   "));
-    }
-    let mut lines = Vec::new();
-    for (side, (name, bars)) in BARS.iter().enumerate() {
-        for ((gap, bar), times) in ["100 ms rest", "back to back"].iter().zip(bars).zip(times) {
-            let ratio = at(&times[side], 50) / at(&times[2], 50);
-            let verdict = if ratio <= *bar { "met" } else { "missed" };
-            println!("{name} / crun run, {gap}: {ratio:.3} (bar {bar:.3}: {verdict})");
-            lines.push(json!({ "side": name, "gap": gap, "ratio": ratio, "bar": bar }));
+fn judge(bars: &mut Bars, times: &[Times]) {
+    let of = |name: &str| times.iter().find(|side| side.name == name);
+    for (ours, peer, limits) in BARS {
+        let (Some(our), Some(their)) = (of(ours), of(peer.name())) else {
+            continue;
+        };
+        for (at, ((rest, _), limit)) in RESTS.iter().zip(limits).enumerate() {
+            let [ours_ms, theirs_ms] = [our, their].map(|side| table::at(&side.times[at], 50));
+            let what = format!("{ours} / {}, p50, {rest}", peer.name());
+            bars.at_most(&what, ours_ms / theirs_ms, limit);
         }
     }
-    let p50 = times
-        .each_ref()
-        .map(|times| times.each_ref().map(|side| at(side, 50)));
-    println!(
-        "{}",
-        json!({ "bench": "start", "runs": ROUNDS, "sides": names, "p50_ms": p50, "ratios": lines })
-    );
+    if let Some(floor) = of(Peer::Floor.name()) {
+        let over = |at: usize| table::at(&times[0].times[at], 50) / table::at(&floor.times[at], 50);
+        table::paragraph(&format!(
+            "{WARM} / {}: {} with rest, {} back to back.",
+            floor.name,
+            short(over(0)),
+            short(over(1))
+        ));
+    }
+}
+
+fn figures_of(times: &[Times]) -> Vec<Value> {
+    let figures = |side: &Times| {
+        let ms = side.times.each_ref().map(|times| percentiles(times));
+        json!({ "side": side.name, "rest_ms": ms[0], "back_to_back_ms": ms[1] })
+    };
+    times.iter().map(figures).collect()
 }

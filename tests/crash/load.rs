@@ -157,6 +157,7 @@ fn send(address: SocketAddr, one: Unanswered, made: &mut Made) {
         path: "/v1/executions",
         token: &one.token,
         key: Some(&one.key),
+        prefer: None,
         body: Some(&body),
     };
     match http::send(address, &request) {

@@ -66,6 +66,7 @@ fn run(server: &Server, token: &str, key: &str) -> Answer {
         path: "/v1/executions",
         token,
         key: Some(key),
+        prefer: None,
         body: Some(&body),
     };
     server.ask(&request).unwrap()

@@ -16,6 +16,7 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a str,
     pub(crate) token: &'a str,
     pub(crate) key: Option<&'a str>,
+    pub(crate) prefer: Option<&'a str>,
     pub(crate) body: Option<&'a Value>,
 }
 
@@ -44,6 +45,9 @@ pub(crate) fn send(address: SocketAddr, request: &Request<'_>) -> io::Result<Ans
     }
     if let Some(key) = request.key {
         head.push_str(&format!("Idempotency-Key: \"{key}\"\r\n"));
+    }
+    if let Some(prefer) = request.prefer {
+        head.push_str(&format!("Prefer: {prefer}\r\n"));
     }
     if request.body.is_some() {
         head.push_str("Content-Type: application/json\r\n");
