@@ -18,6 +18,7 @@ mod http;
 mod images;
 mod kept;
 mod processes;
+mod queue;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/server.rs"]
 mod server;

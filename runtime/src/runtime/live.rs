@@ -57,6 +57,10 @@ struct State {
     asked: HashMap<Id, oneshot::Sender<Refusal>>,
     /// Sandboxes whose slots are taken.
     slots: HashSet<Id>,
+    /// Sandboxes that have been answered for and are not gone.
+    ending: HashSet<Id>,
+    /// How many have gone.
+    gone: u64,
     /// Shims that wait to hear that their figures are safe.
     unsettled: HashMap<Id, Channel>,
     /// Shims that keep files; none while their figures are not safe. Closing the socket ends them.
@@ -143,6 +147,8 @@ impl Live {
         let kept = {
             let mut state = self.state();
             state.slots.remove(&sandbox);
+            state.ending.remove(&sandbox);
+            state.gone += 1;
             state.unsettled.remove(&sandbox);
             state.kept.remove(&sandbox)
         };
@@ -215,7 +221,20 @@ impl Live {
 
     /// Keeps the socket of a shim that has answered, until its figures are safe.
     pub(crate) fn keep_unsettled(&self, id: SandboxId, shim: Channel) {
-        self.state().unsettled.insert(id.0, shim);
+        let mut state = self.state();
+        state.unsettled.insert(id.0, shim);
+        if state.slots.contains(&id.0) {
+            state.ending.insert(id.0);
+        }
+    }
+
+    /// How many sandboxes have gone, and whether another will soon, without anyone having to end
+    /// it.
+    pub(super) fn leaving(&self) -> (u64, bool) {
+        let state = self.state();
+        let mut ending = state.ending.iter();
+        let is_any = ending.any(|id| !state.kept.contains_key(id));
+        (state.gone, is_any)
     }
 
     fn final_path(&self, id: SandboxId) -> PathBuf {

@@ -56,12 +56,26 @@ impl Live {
         {
             return Ok(sandbox);
         }
+        let until_us = self.clock.now_us() + self.options.end_ms * 1_000;
         loop {
+            let changed = self.changed.notified();
+            let (gone, _) = self.leaving();
             let opened = self.open_cold(spec, make.clone()).await;
-            let is_full = matches!(opened, Err(StartError::Overloaded { .. }));
-            // What stands ready for others is in the way.
-            if !is_full || !self.give_way().await {
+            if !matches!(opened, Err(StartError::Overloaded { .. })) {
                 return opened;
+            }
+            // What stands ready for others is in the way, or what has been answered for and is not
+            // gone.
+            if self.give_way().await {
+                continue;
+            }
+            let left_us = until_us.saturating_sub(self.clock.now_us());
+            let (gone_now, is_any_ending) = self.leaving();
+            if left_us == 0 || (gone_now == gone && !is_any_ending) {
+                return opened;
+            }
+            if gone_now == gone {
+                drop(timeout(Duration::from_micros(left_us), changed).await);
             }
         }
     }
