@@ -81,11 +81,9 @@ impl Job {
 /// From here on nothing depends on the client's connection: who goes away still pays for what runs.
 pub(crate) async fn begin(app: &Arc<App>, job: Job) -> Result<Begun, ApiError> {
     let id = ids::new(&app.clock)?;
-    let plan = {
-        let shared = Arc::clone(app);
-        app.blocking(move || resolve::plan(&shared, id, job))
-            .await??
-    };
+    // It reads files when an image is named first; another thread would cost every other request
+    // more than that.
+    let plan = resolve::plan(app, id, job)?;
     let flight = app
         .live
         .begin(id, plan.record.clone(), plan.limits.output_bytes);

@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::gate::Gate;
-use crate::images::ImageSource;
+use crate::images::{ImageSource, KnownImages};
 use crate::kept::KeptFiles;
 use crate::keys::{self, Keys};
 use crate::live::Live;
@@ -325,8 +325,11 @@ pub(crate) async fn assemble(
         Backend::Given(runtime, images) => (runtime, images),
         Backend::Launcher(launcher) => {
             let runtime = Runtime::connect(launcher, config.runtime_options());
-            let store = Store::open(&config.images_dir());
-            (runtime.await.map_err(ServeError::Runtime)?, Arc::new(store))
+            let images = KnownImages::new(Store::open(&config.images_dir()));
+            (
+                runtime.await.map_err(ServeError::Runtime)?,
+                Arc::new(images),
+            )
         }
     };
     let options = registry::Options {

@@ -25,7 +25,7 @@ use crate::spec::Digest;
 pub use self::flaw::{Bound, Bounds, Flaw};
 pub use self::import::{Import, Imported, Source};
 pub use self::recipe::recipe_names;
-pub use self::store::{Build, Built, Removed, Store};
+pub use self::store::{Build, Built, Removed, Store, Version};
 pub use self::unpack::unpack_main;
 
 mod build;

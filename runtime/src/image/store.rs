@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -63,6 +63,10 @@ pub struct Removed {
     /// Images whose trees are gone.
     pub images: Vec<Digest>,
 }
+
+/// A version of a store's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version([i128; 3]);
 
 impl Store {
     /// A store at `dir`, which is made with the first build. Reads and writes nothing.
@@ -279,6 +283,19 @@ impl Store {
         image.name = name.to_owned();
         image.tag = tag.to_owned();
         Ok(image)
+    }
+
+    /// Which version of the names this store has: another one after every change. None while there
+    /// are no names.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        let found = fs::metadata(self.dir.join("names.json")).ok()?;
+        // Names are written to a new file each time.
+        Some(Version([
+            i128::from(found.ino()),
+            i128::from(found.size()),
+            i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec()),
+        ]))
     }
 
     /// As [`Store::resolve`], after hashing the whole tree again.

@@ -301,6 +301,18 @@ pub(crate) fn inherited(raw: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
+/// Has the threads of this process share one heap a CPU. The C library's default is eight, each of
+/// which keeps what was freed in it. Must be called while there is one thread.
+pub(crate) fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let most = libc::c_int::try_from(cpus).unwrap_or(libc::c_int::MAX);
+        // SAFETY: integers. If it is refused, the default holds.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
+    }
+}
+
 /// Raises a process's soft limit on open files to its hard limit, and tells it.
 pub(crate) fn raise_open_files() -> io::Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

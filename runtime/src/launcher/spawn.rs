@@ -57,6 +57,7 @@ impl LauncherHandle {
 pub fn spawn(config: &LauncherConfig) -> Result<LauncherHandle, SpawnError> {
     let step = |step| move |source: io::Error| SpawnError { step, source };
     kernel::take_slices_of(SLICE_NS).map_err(step("take short time slices"))?;
+    kernel::share_heap();
     // Some descriptors for every live sandbox, and one for every connection.
     kernel::raise_open_files().map_err(step("raise the soft limit on open files"))?;
     let binary = sealed_copy().map_err(step("seal a copy of this binary"))?;
