@@ -45,7 +45,7 @@ struct Known {
     images: HashMap<String, ImageInfo>,
 }
 
-/// Answers that are kept at most. An image has a handful of names, and what is no image is not kept.
+/// Answers that are kept at most. An image has few names, and what is no image is not kept.
 const KNOWN_MAX: usize = 1_024;
 
 impl KnownImages {
