@@ -10,7 +10,7 @@ mod reduce;
 
 use std::sync::Arc;
 
-pub(crate) use self::left::left;
+pub(crate) use self::left::{ROOM as LEFT_ROOM, left};
 use crate::adjust::Party;
 use crate::clock::Micros;
 use crate::command::{Act, Effect, HoldRequest, Settings, Settlement};

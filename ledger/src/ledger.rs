@@ -32,7 +32,7 @@ use crate::shared::{Shared, Stop};
 use crate::state::{Bounds, Subject, Tenant};
 use crate::ticket::{Answer, Ticket, ticket};
 use crate::usage;
-use crate::writer::{Command, Kept, Settling, Writer};
+use crate::writer::{Command, Holding, Kept, Settling, Writer};
 
 /// Batches that may wait for the view before the writer waits for it.
 const BATCHES: usize = 64;
@@ -131,7 +131,7 @@ impl Ledger {
             return Err(Busy::NoRoom);
         }
         self.inner
-            .send(|answer| Command::Hold(Box::new(request), answer))
+            .send(|answer| Command::Hold(Box::new(Holding::new(request)), answer))
     }
 
     /// Ends a hold with a charge.

@@ -21,7 +21,7 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
-use crate::state::{Bounds, Located, State};
+use crate::state::{AHEAD, Bounds, Kind, Located, State};
 
 /// The magic of the checkpoint file.
 pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP03";
@@ -224,10 +224,15 @@ impl View {
     /// Takes in a durable frame. The message says why it cannot follow on this view.
     pub(crate) fn absorb(&mut self, durable: &Durable) -> Result<(), String> {
         self.turn(durable.position.segment);
-        for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
-            let located = self.apply(lsn, item)?;
-            self.take_entry(lsn, item, located);
-            self.unwritten.add(item.record.at());
+        let mut lsn = durable.first_lsn;
+        for items in durable.items.chunks(AHEAD) {
+            self.bring_near(items);
+            for item in items {
+                let located = self.apply(lsn, item)?;
+                self.take_entry(lsn, item, located);
+                self.unwritten.add(item.record.at());
+                lsn += 1;
+            }
         }
         self.position = durable.position;
         Ok(())
@@ -248,6 +253,21 @@ impl View {
             self.frontier.push(leaf);
         }
         Ok(located)
+    }
+
+    /// See [`State::bring_near`].
+    fn bring_near(&self, items: &[Item]) {
+        let near = items.iter().filter_map(|item| {
+            let kind = match &item.record {
+                Record::Hold(hold) => Kind::Hold(hold.key()?),
+                Record::Settled(posting) => Kind::Settled(posting.hold.id),
+                Record::Release(_) | Record::Entered(_) => return None,
+            };
+            Some((item.located?, kind))
+        });
+        self.state.bring_near(near, |tenant, hold| {
+            hold.map_or(0, |hold| self.rows.near(tenant, hold.names()))
+        });
     }
 
     fn apply(&mut self, lsn: u64, item: &Item) -> Result<Option<Located>, String> {

@@ -6,14 +6,16 @@
 //! ```
 //! There is no timer: while one batch syncs, the next one gathers.
 
+mod ahead;
+
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use self::ahead::{Ahead, Waiting};
 use crate::clock::Micros;
-use crate::codec;
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::decide::{self, Desk};
 use crate::entry::Entry;
@@ -34,7 +36,7 @@ use crate::view::{Durable, Item, Spent};
 #[derive(Debug)]
 pub(crate) enum Command {
     /// See [`crate::Ledger::hold`].
-    Hold(Box<HoldRequest>, Answer<Result<Held, Rejection>>),
+    Hold(Box<Holding>, Answer<Result<Held, Rejection>>),
     /// See [`crate::Ledger::settle`].
     Settle(Box<Settling>, Answer<Result<Receipt, Rejection>>),
     /// See [`crate::Ledger::release`].
@@ -45,6 +47,23 @@ pub(crate) enum Command {
     Look,
     /// Ends the writer, after everything that was queued before.
     Close,
+}
+
+/// A hold with room for what it leaves of caps, which goes back to where it was made.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    request: HoldRequest,
+    room: Vec<Left>,
+}
+
+impl Holding {
+    /// With room that is made here.
+    pub(crate) fn new(request: HoldRequest) -> Self {
+        Self {
+            request,
+            room: Vec::with_capacity(decide::LEFT_ROOM),
+        }
+    }
 }
 
 /// A settlement with room for its charge, which goes back to where it was made.
@@ -100,9 +119,12 @@ const SPARE_HOLDS: usize = 4_096;
 /// What the writer keeps to itself from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
+    ahead: Ahead,
     known: Known,
     /// The stored names of the run at hand.
     names: Vec<u8>,
+    /// What is left of the quotas of the run at hand.
+    quotas: Vec<(usize, Left)>,
     /// The answers of the batch.
     replies: Vec<Reply>,
     /// Nobody else has these.
@@ -163,17 +185,17 @@ impl Writer {
     /// Runs until the ledger is closed or dropped, or a write fails.
     pub(crate) fn run(mut self) {
         let _end = End(Arc::clone(&self.shared));
-        while let Ok(first) = self.commands.recv() {
-            match self.batch(first) {
+        while self.kept.ahead.wait(&self.commands) {
+            match self.batch() {
                 Ok(true) => {}
                 Ok(false) | Err(Poisoned) => return,
             }
         }
     }
 
-    /// Decides the first command and what else waits, as much as one frame takes, and carries all
-    /// of it through; false once no more will come.
-    fn batch(&mut self, first: Command) -> Result<bool, Poisoned> {
+    /// Decides what waits, as much as one frame takes, and carries all of it through; false once no
+    /// more will come.
+    fn batch(&mut self) -> Result<bool, Poisoned> {
         self.shared.wait_tail();
         let space = self.journal.space();
         self.shared
@@ -187,18 +209,19 @@ impl Writer {
             frame: FrameBuilder::new(self.state.lsn + 1, self.state.seq + 1, frame),
             items,
         };
-        let (mut next, mut taken) = (Some(first), 0);
-        let mut open = true;
-        while let Some(command) = next.take() {
+        let (mut open, mut taken) = (true, 0);
+        while taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
+            let kept = &mut self.kept;
+            let next = kept.ahead.next(&self.commands, &self.state, &kept.known);
+            let Some(Waiting { command, located }) = next else {
+                break;
+            };
             if matches!(command, Command::Close) {
                 open = false;
                 break;
             }
             taken += 1;
-            self.decide(command, &mut draft)?;
-            if taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
-                next = self.commands.try_recv().ok();
-            }
+            self.decide(command, located, &mut draft)?;
         }
         let taken = u64::try_from(taken).unwrap_or(0);
         self.shared.queued.fetch_sub(taken, Ordering::Relaxed);
@@ -239,7 +262,13 @@ impl Writer {
         Ok(())
     }
 
-    fn decide(&mut self, command: Command, draft: &mut Draft) -> Result<(), Poisoned> {
+    /// `located` is where a hold's run was counted before, if that has been looked up.
+    fn decide(
+        &mut self,
+        command: Command,
+        located: Option<Located>,
+        draft: &mut Draft,
+    ) -> Result<(), Poisoned> {
         let at = draft.now.max(self.state.at.saturating_add(1));
         let fits = match (draft.space, &command) {
             (Space::Nothing, _) | (Space::Reserve, Command::Hold(..)) => false,
@@ -251,8 +280,10 @@ impl Writer {
         }
         let reply = match command {
             Command::Look | Command::Close => return Ok(()),
-            Command::Hold(request, answer) => {
-                answer.put(self.hold(&request, at, draft)?, Some(request));
+            Command::Hold(mut holding, answer) => {
+                let room = mem::take(&mut holding.room);
+                let held = self.hold(&holding.request, (located, room), at, draft)?;
+                answer.put(held, Some(holding));
                 Reply::Held(answer)
             }
             Command::Settle(mut settling, answer) => {
@@ -285,12 +316,15 @@ impl Writer {
     fn hold(
         &mut self,
         request: &HoldRequest,
+        (located, mut left): (Option<Located>, Vec<Left>),
         at: Micros,
         draft: &mut Draft,
     ) -> Result<Result<Held, Rejection>, Poisoned> {
-        self.kept.names.clear();
-        codec::append(&mut self.kept.names, &Run::of(request));
-        let known = self.kept.known.find(&self.kept.names);
+        let known = located.or_else(|| {
+            self.kept.names.clear();
+            Run::of(request).append(&mut self.kept.names);
+            self.kept.known.find(&self.kept.names)
+        });
         let terms = match decide::hold(self.desk(at), request, known) {
             Ok(terms) => terms,
             Err(rejection) => {
@@ -318,16 +352,14 @@ impl Writer {
             self.kept.known.keep(&self.kept.names, located);
         }
         let located = self.take(Record::Hold(open), terms.located, place, draft)?;
-        held.left = self.left(request, at, located);
+        if let Some(located) = located
+            && let Some(tenant) = self.state.placed(located.tenant)
+        {
+            let run = (located.scopes, &*request.key, at);
+            decide::left(tenant, run, &mut self.kept.quotas, &mut left);
+        }
+        held.left = left;
         Ok(Ok(held))
-    }
-
-    fn left(&self, request: &HoldRequest, at: Micros, located: Option<Located>) -> Vec<Left> {
-        let tenant = located.and_then(|located| {
-            let tenant = self.state.placed(located.tenant)?;
-            Some(decide::left(tenant, located.scopes, &request.key, at))
-        });
-        tenant.unwrap_or_default()
     }
 
     fn settle(

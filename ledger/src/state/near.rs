@@ -13,14 +13,14 @@ use crate::journal::frame;
 use crate::record::{self, Glance, OpenHold};
 
 /// Records that are brought near at once.
-const AHEAD: usize = 16;
+pub(crate) const AHEAD: usize = 16;
 
-/// A record: where it is counted, as far as that is known, and what it is.
-type Near<'a> = Option<(Located, Kind<'a>)>;
+/// A record, or a command: where it is counted, and what it is.
+pub(crate) type Near<'a> = (Located, Kind<'a>);
 
 /// What is near of a record.
 #[derive(Clone, Copy, Debug)]
-enum Kind<'a> {
+pub(crate) enum Kind<'a> {
     /// A hold through a key.
     Hold(&'a str),
     /// A settlement of a hold.
@@ -48,7 +48,7 @@ impl<'a> Kind<'a> {
 pub(crate) struct Coming<'a, I> {
     records: I,
     /// The last ones that were brought near.
-    near: [Near<'a>; AHEAD],
+    near: [Option<Near<'a>>; AHEAD],
     /// How many of them have come.
     come: usize,
 }
@@ -79,38 +79,44 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
                 let record = self.records.next().unwrap_or_default();
                 *near = state.locate_near(record, known);
             }
-            black_box(self.touch(state, also));
+            state.bring_near(self.near.iter().flatten().copied(), also);
         }
         let near = self.near.get(self.come).copied().flatten();
         self.come += 1;
         near.map(|(located, _)| located)
     }
+}
 
+impl State {
+    /// Reads a word of each cache line that these need, and what `also` reads of a tenant's place
+    /// and the hold that is settled.
+    ///
     /// In rounds, each of which finds what it goes out from near already: no round waits for one
     /// record before it turns to the next.
-    fn touch(&self, state: &State, also: impl Fn(u32, Option<&OpenHold>) -> u64) -> u64 {
-        let near = || self.near.iter().flatten();
-        let tenant = |located: &Located| state.placed(located.tenant);
+    pub(crate) fn bring_near<'a>(
+        &self,
+        near: impl Iterator<Item = Near<'a>> + Clone,
+        also: impl Fn(u32, Option<&OpenHold>) -> u64,
+    ) {
+        let tenant = |located: Located| self.placed(located.tenant);
         let mut words = 0;
-        for (located, kind) in near() {
-            words ^= also(located.tenant, kind.settled(state).map(AsRef::as_ref));
+        for (located, kind) in near.clone() {
+            words ^= also(located.tenant, kind.settled(self).map(AsRef::as_ref));
             words ^= tenant(located).map_or(0, Tenant::near);
         }
-        for (located, kind) in near() {
+        for (located, kind) in near.clone() {
             let hold = kind.key().is_some();
             let counters = |tenant: &Tenant| tenant.near_counters(located.scopes, hold);
             words ^= tenant(located).map_or(0, counters);
         }
-        for (located, kind) in near() {
+        for (located, kind) in near {
             let rest = |tenant: &Tenant| tenant.near_rest(located.scopes, kind.key());
             words ^= tenant(located).map_or(0, rest);
         }
-        words
+        black_box(words);
     }
-}
 
-impl State {
-    fn locate_near<'a>(&self, record: &'a [u8], known: &Known) -> Near<'a> {
+    fn locate_near<'a>(&self, record: &'a [u8], known: &Known) -> Option<Near<'a>> {
         match record::glance(record)? {
             Glance::Hold(names, key) => Some((known.find(names)?, Kind::Hold(key))),
             Glance::Settled(hold) => Some((self.located(&hold)?, Kind::Settled(hold))),

@@ -15,7 +15,7 @@ use crate::clock::Micros;
 use crate::command::Settings;
 use crate::hash::Map;
 use crate::quantity::Meter;
-use crate::quota::{Quota, Scope, StartCaps, Window};
+use crate::quota::{Quota, Scope, ScopeKind, StartCaps, Window};
 use crate::rate::{Price, Standing};
 use crate::record::{OpenHold, Run};
 use crate::rejection::Rejection;
@@ -239,10 +239,21 @@ impl Tenant {
         places: Places,
         at: Micros,
     ) -> impl Iterator<Item = (&Limit, Stands)> {
+        self.limits_of(places, at, |_limit| true)
+    }
+
+    /// The same, but only those that are `wanted`.
+    pub(crate) fn limits_of(
+        &self,
+        places: Places,
+        at: Micros,
+        wanted: impl Fn(&Limit) -> bool + Copy,
+    ) -> impl Iterator<Item = (&Limit, Stands)> {
         let rules = self.rules(at);
         places.into_iter().flat_map(move |place| {
             let counters = self.at(place);
-            rules.limits(place).iter().map(move |limit| {
+            let limits = rules.limits(place).iter();
+            limits.filter(move |limit| wanted(limit)).map(move |limit| {
                 let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
                 (limit, self.stands(counters, calendar, limit.meter, at))
             })
@@ -305,14 +316,14 @@ impl Tenant {
         &self,
         key: &str,
         at: Micros,
-    ) -> impl Iterator<Item = (Scope, u32, Begun)> {
+    ) -> impl Iterator<Item = (ScopeKind, u32, Begun)> {
         let all = self.caps.per_minute.map(|cap| {
             let begun = self.starts.of_tenant(at, cap);
-            (Scope::Tenant, cap, begun)
+            (ScopeKind::Tenant, cap, begun)
         });
         let of_key = self.caps.key_per_minute.map(|cap| {
             let begun = self.starts.of_key(key, at, cap);
-            (Scope::Key(key.to_owned()), cap, begun)
+            (ScopeKind::Key, cap, begun)
         });
         all.into_iter().chain(of_key)
     }
@@ -326,7 +337,10 @@ impl Tenant {
         });
         let (scope, cap, begun, free_at) = full.max_by_key(|(_, _, _, free_at)| *free_at)?;
         Some(Rejection::Rate {
-            scope,
+            scope: match scope {
+                ScopeKind::Key => Scope::Key(key.to_owned()),
+                _ => Scope::Tenant,
+            },
             cap,
             begun,
             free_at,
