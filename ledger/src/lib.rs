@@ -42,6 +42,7 @@ mod rejection;
 mod shared;
 mod state;
 mod statement;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod ticket;

@@ -188,16 +188,6 @@ pub(crate) struct Head<'a> {
 }
 
 impl OpenHold {
-    /// A word of each cache line that its settlement needs.
-    pub(crate) fn near(&self) -> u64 {
-        let at = |place: usize| u64::from(self.bytes.get(place).copied().unwrap_or(0));
-        self.quantities.cpu_us
-            ^ self.rate_card
-            ^ u64::from(self.id.0[0])
-            ^ u64::from(self.idempotency.is_some())
-            ^ (0..4).fold(0, |all, line| all ^ at(line * 64))
-    }
-
     /// Its stored bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -21,7 +21,7 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
-use crate::state::{AHEAD, Bounds, Kind, Located, State};
+use crate::state::{AHEAD, Bounds, Kind, Located, Near, State};
 
 /// The magic of the checkpoint file.
 pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP03";
@@ -153,6 +153,12 @@ impl Durable {
         }
     }
 
+    /// Number of the last record.
+    pub(crate) fn last_lsn(&self) -> u64 {
+        let count = u64::try_from(self.items.len()).unwrap_or(u64::MAX);
+        self.first_lsn + count - 1
+    }
+
     /// Its room.
     pub(crate) fn spend(self) -> Spent {
         Spent {
@@ -255,19 +261,19 @@ impl View {
         Ok(located)
     }
 
-    /// See [`State::bring_near`].
+    /// See [`State::bring_near`]; at most [`AHEAD`] of them.
     fn bring_near(&self, items: &[Item]) {
-        let near = items.iter().filter_map(|item| {
+        let mut near: [Option<Near<'_>>; AHEAD] = [None; AHEAD];
+        for (near, item) in near.iter_mut().zip(items) {
             let kind = match &item.record {
-                Record::Hold(hold) => Kind::Hold(hold.key()?),
-                Record::Settled(posting) => Kind::Settled(posting.hold.id),
-                Record::Release(_) | Record::Entered(_) => return None,
+                Record::Hold(hold) => hold.key().map(Kind::Hold),
+                Record::Settled(posting) => Some(Kind::Settled(posting.hold.id)),
+                Record::Release(_) | Record::Entered(_) => None,
             };
-            Some((item.located?, kind))
-        });
-        self.state.bring_near(near, |tenant, hold| {
-            hold.map_or(0, |hold| self.rows.near(tenant, hold.names()))
-        });
+            *near = item.located.zip(kind);
+        }
+        self.state.bring_near(&near);
+        self.rows.bring_near(self.state.settled_near(&near));
     }
 
     fn apply(&mut self, lsn: u64, item: &Item) -> Result<Option<Located>, String> {

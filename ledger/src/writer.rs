@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! block for one command, take what else waits -> decide each from memory into one frame
-//!   -> append, fdatasync -> answer all -> hand the batch to the view
+//!   -> hand it over: append, fdatasync -> answer all -> hand the batch to the view
 //! ```
-//! There is no timer: while one batch syncs, the next one gathers.
+//! There is no timer: while one batch syncs, the next one is decided and grows.
 
 mod ahead;
+mod queue;
 
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 
 use self::ahead::{Ahead, Waiting};
+pub(crate) use self::queue::{Command, Holding, Reply, Settling};
 use crate::clock::Micros;
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::decide::{self, Desk};
@@ -29,68 +31,8 @@ use crate::record::{self, HoldRef, OpenHold, Posting, Record, Run};
 use crate::rejection::Rejection;
 use crate::shared::Shared;
 use crate::state::{Bounds, Known, Located, State};
-use crate::ticket::Answer;
+use crate::sync::{Batch, Carrier, Handover, Turn};
 use crate::view::{Durable, Item, Spent};
-
-/// A command on its way, with where its answer goes; small, as the queue has room for thousands.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// See [`crate::Ledger::hold`].
-    Hold(Box<Holding>, Answer<Result<Held, Rejection>>),
-    /// See [`crate::Ledger::settle`].
-    Settle(Box<Settling>, Answer<Result<Receipt, Rejection>>),
-    /// See [`crate::Ledger::release`].
-    Release(Id, String, Answer<Result<Released, Rejection>>),
-    /// See [`crate::Ledger::act`].
-    Act(Box<Act>, Answer<Result<Recorded, Rejection>>),
-    /// Only looks whether there is room again.
-    Look,
-    /// Ends the writer, after everything that was queued before.
-    Close,
-}
-
-/// A hold with room for what it leaves of caps, which goes back to where it was made.
-#[derive(Debug)]
-pub(crate) struct Holding {
-    request: HoldRequest,
-    room: Vec<Left>,
-}
-
-impl Holding {
-    /// With room that is made here.
-    pub(crate) fn new(request: HoldRequest) -> Self {
-        Self {
-            request,
-            room: Vec::with_capacity(decide::LEFT_ROOM),
-        }
-    }
-}
-
-/// A settlement with room for its charge, which goes back to where it was made.
-#[derive(Debug)]
-pub(crate) struct Settling {
-    settlement: Settlement,
-    room: Charge,
-}
-
-impl Settling {
-    /// With room that is made here.
-    pub(crate) fn new(settlement: Settlement) -> Self {
-        Self {
-            settlement,
-            room: Charge::room(),
-        }
-    }
-}
-
-/// A put answer that waits for its frame to be durable.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    Held(Answer<Result<Held, Rejection>>),
-    Settled(Answer<Result<Receipt, Rejection>>),
-    Released(Answer<Result<Released, Rejection>>),
-    Recorded(Answer<Result<Recorded, Rejection>>),
-}
 
 /// The writer thread's own.
 #[derive(Debug)]
@@ -105,14 +47,19 @@ pub(crate) struct Writer {
     pub(crate) bounds: Bounds,
     /// Where commands come from.
     pub(crate) commands: Receiver<Command>,
-    /// Where durable batches go.
-    pub(crate) view: SyncSender<Durable>,
-    /// Where they come back from, emptied, to be filled again.
+    /// What carries batches through that are too small to be handed over.
+    pub(crate) carrier: Carrier,
+    /// Where all others go.
+    pub(crate) handover: Arc<Handover>,
+    /// Where durable batches come back from, emptied, to be filled again.
     pub(crate) spent: Receiver<Spent>,
     /// What it keeps to itself from batch to batch.
     pub(crate) kept: Kept,
 }
 
+/// The most answers of a batch that the writer carries through by itself while it has nothing else to
+/// do: so few that waking another thread would cost more.
+const FEW: usize = 4;
 /// Holds that have ended, kept to be used again.
 const SPARE_HOLDS: usize = 4_096;
 
@@ -164,102 +111,129 @@ impl Kept {
 /// A frame being filled.
 struct Draft {
     now: Micros,
+    /// Commands taken for it.
+    taken: usize,
     space: Space,
     frame: FrameBuilder,
     items: Vec<Item>,
 }
 
+/// What comes after some commands were decided.
+enum Round {
+    /// More commands, for this frame if there is one.
+    Next(Option<Draft>),
+    /// None.
+    Last,
+}
+
 /// Tells that nothing is recorded any more, however the writer ends.
-struct End(Arc<Shared>);
+struct End(Arc<Shared>, Arc<Handover>);
 
 impl Drop for End {
     fn drop(&mut self) {
         self.0.writable.store(false, Ordering::Release);
+        self.1.close();
     }
 }
 
 /// The ledger cannot be written any more; the cause has been logged.
-struct Poisoned;
+#[derive(Debug)]
+pub(crate) struct Poisoned;
 
 impl Writer {
     /// Runs until the ledger is closed or dropped, or a write fails.
     pub(crate) fn run(mut self) {
-        let _end = End(Arc::clone(&self.shared));
+        let _end = End(Arc::clone(&self.shared), Arc::clone(&self.handover));
+        let mut waiting = None;
         while self.kept.ahead.wait(&self.commands) {
-            match self.batch() {
-                Ok(true) => {}
-                Ok(false) | Err(Poisoned) => return,
+            let draft = waiting.take().unwrap_or_else(|| self.draft());
+            match self.round(draft) {
+                Ok(Round::Next(draft)) => waiting = draft,
+                Ok(Round::Last) | Err(Poisoned) => return,
             }
         }
     }
 
-    /// Decides what waits, as much as one frame takes, and carries all of it through; false once no
-    /// more will come.
-    fn batch(&mut self) -> Result<bool, Poisoned> {
+    /// A frame to be filled.
+    fn draft(&mut self) -> Draft {
         self.shared.wait_tail();
         let space = self.journal.space();
-        self.shared
-            .room
-            .store(space == Space::Holds, Ordering::Release);
+        let room = &self.shared.room;
+        room.store(space == Space::Holds, Ordering::Release);
         let spent = self.spent.try_recv().ok();
         let (frame, items) = self.kept.empty(spent.unwrap_or_default());
-        let mut draft = Draft {
-            now: self.shared.clock.now_us(),
+        Draft {
+            now: 0,
+            taken: 0,
             space,
             frame: FrameBuilder::new(self.state.lsn + 1, self.state.seq + 1, frame),
             items,
-        };
-        let (mut open, mut taken) = (true, 0);
-        while taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
+        }
+    }
+
+    /// Decides what waits, as much as the frame takes, and hands all of it over if it can be; else
+    /// the frame waits for more.
+    fn round(&mut self, mut draft: Draft) -> Result<Round, Poisoned> {
+        draft.now = self.shared.clock.now_us();
+        let before = draft.taken;
+        let (mut full, mut open) = (true, true);
+        while draft.taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
             let kept = &mut self.kept;
             let next = kept.ahead.next(&self.commands, &self.state, &kept.known);
             let Some(Waiting { command, located }) = next else {
+                full = false;
                 break;
             };
             if matches!(command, Command::Close) {
                 open = false;
                 break;
             }
-            taken += 1;
+            draft.taken += 1;
             self.decide(command, located, &mut draft)?;
         }
-        let taken = u64::try_from(taken).unwrap_or(0);
+        let taken = u64::try_from(draft.taken - before).unwrap_or(0);
         self.shared.queued.fetch_sub(taken, Ordering::Relaxed);
-        self.carry(draft)?;
-        Ok(open)
+        let waiting = self.hand_over(draft, full || !open)?;
+        Ok(if open {
+            Round::Next(waiting)
+        } else {
+            Round::Last
+        })
     }
 
-    fn carry(&mut self, draft: Draft) -> Result<(), Poisoned> {
+    /// Hands over what was decided, unless others are on their way and it need not be yet.
+    fn hand_over(&mut self, draft: Draft, must: bool) -> Result<Option<Draft>, Poisoned> {
+        let count = self.kept.replies.len();
+        if count == 0 {
+            return Ok(None);
+        }
+        let turn = self.handover.turn(must)?;
+        if turn == Turn::Later {
+            return Ok(Some(draft));
+        }
         let Draft { frame, items, .. } = draft;
-        if items.is_empty() {
-            self.kept.replies.drain(..).for_each(Reply::give);
-            return Ok(());
-        }
-        let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
-        let start = self.journal.position();
-        let frame = frame.finish(self.journal.salt());
-        if let Err(error) = self.journal.append(&frame) {
-            tracing::error!(%error, "the journal could not be written; nothing more is recorded");
-            return Err(Poisoned);
-        }
-        let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
-        self.shared
-            .journal_bytes
-            .fetch_add(bytes, Ordering::Relaxed);
-        self.shared.set_durable(self.state.lsn);
-        self.kept.replies.drain(..).for_each(Reply::give);
-        let durable = Durable {
-            start: start.offset,
-            position: self.journal.position(),
-            first_lsn: self.state.lsn + 1 - count,
-            frame,
-            items,
+        let frame = (!items.is_empty()).then(|| {
+            let start = self.journal.position().offset;
+            let frame = frame.finish(self.journal.salt());
+            let staged = self.journal.stage(frame.len());
+            let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
+            let durable = Durable {
+                start,
+                position: self.journal.position(),
+                first_lsn: self.state.lsn + 1 - count,
+                frame,
+                items,
+            };
+            (staged, durable)
+        });
+        let replies = mem::take(&mut self.kept.replies);
+        let batch = Batch { frame, replies };
+        self.kept.replies = if turn == Turn::Idle && count <= FEW {
+            self.carrier.carry(batch, || {})?
+        } else {
+            self.handover.put(batch)
         };
-        if self.view.send(durable).is_err() {
-            tracing::error!("the view has ended; nothing more is recorded");
-            return Err(Poisoned);
-        }
-        Ok(())
+        Ok(None)
     }
 
     /// `located` is where a hold's run was counted before, if that has been looked up.
@@ -467,29 +441,5 @@ impl Writer {
             leaf: None,
         });
         Ok(located)
-    }
-}
-
-impl Command {
-    /// Answers that the command was not carried out.
-    fn refuse(self, failed: Failed) {
-        match self {
-            Self::Hold(_, answer) => answer.fail(failed),
-            Self::Settle(_, answer) => answer.fail(failed),
-            Self::Release(_, _, answer) => answer.fail(failed),
-            Self::Act(_, answer) => answer.fail(failed),
-            Self::Look | Self::Close => {}
-        }
-    }
-}
-
-impl Reply {
-    fn give(self) {
-        match self {
-            Self::Held(answer) => answer.give(),
-            Self::Settled(answer) => answer.give(),
-            Self::Released(answer) => answer.give(),
-            Self::Recorded(answer) => answer.give(),
-        }
     }
 }

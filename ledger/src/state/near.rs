@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use super::{Known, Located, State, Tenant};
+use super::{Known, Located, State};
 use crate::id::Id;
 use crate::journal::frame;
 use crate::record::{self, Glance, OpenHold};
@@ -65,13 +65,12 @@ pub(crate) fn coming(payload: &[u8]) -> Coming<'_, impl Iterator<Item = &[u8]>> 
 
 impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
     /// To be called before each record of the frame: every few, the next ones are brought near, and
-    /// with them what `also` reads of a tenant's place and the hold that is settled. Says where the
-    /// record is counted, if that is known already.
+    /// `also` what else belongs to them. Says where the record is counted, if that is known already.
     pub(crate) fn next(
         &mut self,
         state: &State,
         known: &Known,
-        also: impl Fn(u32, Option<&OpenHold>) -> u64,
+        also: impl Fn(&[Option<Near<'a>>]),
     ) -> Option<Located> {
         if self.come == AHEAD {
             self.come = 0;
@@ -79,7 +78,8 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
                 let record = self.records.next().unwrap_or_default();
                 *near = state.locate_near(record, known);
             }
-            state.bring_near(self.near.iter().flatten().copied(), also);
+            state.bring_near(&self.near);
+            also(&self.near);
         }
         let near = self.near.get(self.come).copied().flatten();
         self.come += 1;
@@ -88,32 +88,34 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
 }
 
 impl State {
-    /// Reads a word of each cache line that these need, and what `also` reads of a tenant's place
-    /// and the hold that is settled.
+    /// Reads a word of each cache line that these need.
     ///
     /// In rounds, each of which finds what it goes out from near already: no round waits for one
     /// record before it turns to the next.
-    pub(crate) fn bring_near<'a>(
-        &self,
-        near: impl Iterator<Item = Near<'a>> + Clone,
-        also: impl Fn(u32, Option<&OpenHold>) -> u64,
-    ) {
-        let tenant = |located: Located| self.placed(located.tenant);
+    pub(crate) fn bring_near(&self, near: &[Option<Near<'_>>]) {
+        let all = || near.iter().flatten().copied();
+        let tenants = || all().filter_map(|(at, kind)| Some((self.placed(at.tenant)?, at, kind)));
         let mut words = 0;
-        for (located, kind) in near.clone() {
-            words ^= also(located.tenant, kind.settled(self).map(AsRef::as_ref));
-            words ^= tenant(located).map_or(0, Tenant::near);
+        for (tenant, _, kind) in tenants() {
+            words ^= kind.settled(self).map_or(0, |hold| near_hold(hold));
+            words ^= tenant.near();
         }
-        for (located, kind) in near.clone() {
-            let hold = kind.key().is_some();
-            let counters = |tenant: &Tenant| tenant.near_counters(located.scopes, hold);
-            words ^= tenant(located).map_or(0, counters);
+        for (tenant, located, kind) in tenants() {
+            words ^= tenant.near_counters(located.scopes, kind.key().is_some());
         }
-        for (located, kind) in near {
-            let rest = |tenant: &Tenant| tenant.near_rest(located.scopes, kind.key());
-            words ^= tenant(located).map_or(0, rest);
+        for (tenant, located, kind) in tenants() {
+            words ^= tenant.near_rest(located.scopes, kind.key());
         }
         black_box(words);
+    }
+
+    /// The holds that are settled among these, with the places of their tenants.
+    pub(crate) fn settled_near<'a>(
+        &'a self,
+        near: &'a [Option<Near<'_>>],
+    ) -> impl Iterator<Item = (u32, &'a OpenHold)> {
+        let hold = |(located, kind): &Near<'_>| Some((located.tenant, &**kind.settled(self)?));
+        near.iter().flatten().filter_map(hold)
     }
 
     fn locate_near<'a>(&self, record: &'a [u8], known: &Known) -> Option<Near<'a>> {
@@ -122,4 +124,14 @@ impl State {
             Glance::Settled(hold) => Some((self.located(&hold)?, Kind::Settled(hold))),
         }
     }
+}
+
+/// A word of each cache line of a hold that its settlement needs.
+fn near_hold(hold: &OpenHold) -> u64 {
+    let lines = hold.bytes().chunks(64).filter_map(<[u8]>::first);
+    hold.quantities.cpu_us
+        ^ hold.rate_card
+        ^ u64::from(hold.id.0[0])
+        ^ u64::from(hold.idempotency.is_some())
+        ^ lines.fold(0, |all, byte| all ^ u64::from(*byte))
 }

@@ -1,16 +1,17 @@
 //! One tenant as the writer knows it: settings, quotas, and the counters of its scopes.
 
+mod calendar;
 mod near;
 
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use self::calendar::Calendar;
 use super::billing::Billing;
 use super::credit::Credit;
 use super::rules::{Limit, Rule, Rules};
 use super::scope::{Counters, FIRST};
 use super::starts::{Begun, Starts};
-use crate::calendar::{self, Span};
+use crate::calendar::Span;
 use crate::clock::Micros;
 use crate::command::Settings;
 use crate::hash::Map;
@@ -19,58 +20,6 @@ use crate::quota::{Quota, Scope, ScopeKind, StartCaps, Window};
 use crate::rate::{Price, Standing};
 use crate::record::{OpenHold, Run};
 use crate::rejection::Rejection;
-
-/// A way to cut time into windows: a window length in a zone.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(into = "StoredCalendar", try_from = "StoredCalendar")]
-pub(crate) struct Calendar {
-    zone_name: String,
-    zone: TimeZone,
-    window: Window,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct StoredCalendar {
-    zone_name: String,
-    window: Window,
-}
-
-impl From<Calendar> for StoredCalendar {
-    fn from(calendar: Calendar) -> Self {
-        Self {
-            zone_name: calendar.zone_name,
-            window: calendar.window,
-        }
-    }
-}
-
-impl TryFrom<StoredCalendar> for Calendar {
-    type Error = String;
-
-    fn try_from(stored: StoredCalendar) -> Result<Self, String> {
-        Self::new(&stored.zone_name, stored.window)
-            .ok_or_else(|| format!("time zone `{}` is not known", stored.zone_name))
-    }
-}
-
-impl Calendar {
-    fn new(zone_name: &str, window: Window) -> Option<Self> {
-        let zone = calendar::zone(zone_name)?;
-        Some(Self {
-            zone_name: zone_name.to_owned(),
-            zone,
-            window,
-        })
-    }
-
-    fn is(&self, zone_name: &str, window: Window) -> bool {
-        self.window == window && self.zone_name == zone_name
-    }
-
-    fn span(&self, at: Micros) -> Span {
-        calendar::span(&self.zone, self.window, at).unwrap_or(Span::EVER)
-    }
-}
 
 /// What a meter has posted and holds, and in which window.
 pub(crate) type Stands = (u128, u128, Span);

@@ -1,5 +1,6 @@
 //! What must hold of every record, given all before it.
 
+use std::hint::black_box;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::period::Period;
 use crate::quantity::{Ceiling, Meter};
 use crate::rate::{Charge, Price};
 use crate::record::{self, OpenHold, Posting, Record, SettledRef, Slate, Stored};
-use crate::state::{Amounts, Bounds, Known, Located, State, amounts, coming, held};
+use crate::state::{Amounts, Bounds, Known, Located, Near, State, amounts, coming, held};
 use crate::verify::Verified;
 use crate::verify::reversals::Reversals;
 use crate::view::Checkpoint;
@@ -89,7 +90,7 @@ impl Audit {
         let mut slate = mem::take(&mut self.slate);
         let mut coming = coming(frame.payload);
         walk::records(number, frame, |read| {
-            let near = coming.next(&self.state, &self.known, |tenant, _| self.near(tenant));
+            let near = coming.next(&self.state, &self.known, |near| self.bring_near(near));
             let open = |id: &Id| self.state.hold(id).map(Arc::clone);
             let stored = read.stored(&mut slate, open)?;
             self.record(&read, &stored, near)?;
@@ -112,13 +113,15 @@ impl Audit {
         self.pass_checkpoint(walk::end(number, frame))
     }
 
-    /// A word of a tenant's balance.
-    fn near(&self, tenant: u32) -> u64 {
-        let balance = usize::try_from(tenant).map(|place| self.balances.get(place));
-        let balance = balance.ok().flatten();
-        balance.map_or(0, |one| {
-            one.held.quantities.cpu_us ^ one.posted.quantities.cpu_us
-        })
+    /// Reads words of the balances of these.
+    fn bring_near(&self, near: &[Option<Near<'_>>]) {
+        let balance = |(located, _): &Near<'_>| {
+            let place = usize::try_from(located.tenant).ok()?;
+            let one = self.balances.get(place)?;
+            Some(one.held.quantities.cpu_us ^ one.posted.quantities.cpu_us)
+        };
+        let words = near.iter().flatten().filter_map(balance);
+        black_box(words.fold(0, |all, word| all ^ word));
     }
 
     /// Checks a record and takes it in; `near` is where it is counted, if that is known.

@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use super::Command;
 use crate::command::HoldRequest;
 use crate::record::Run;
-use crate::state::{AHEAD, Kind, Known, Located, State};
+use crate::state::{AHEAD, Kind, Known, Located, Near, State};
 
 /// A command that was taken, and is not decided yet.
 #[derive(Debug)]
@@ -83,15 +83,18 @@ impl Ahead {
                 _ => None,
             };
         }
-        let near = self.waiting.iter().filter_map(|one| match &one.command {
-            Command::Hold(holding, _) => Some((one.located?, Kind::Hold(&holding.request.key))),
-            Command::Settle(settling, _) => {
-                let hold = settling.settlement.hold;
-                Some((state.located(&hold)?, Kind::Settled(hold)))
-            }
-            _ => None,
-        });
-        state.bring_near(near, |_tenant, hold| hold.map_or(0, |hold| hold.near()));
+        let mut near: [Option<Near<'_>>; AHEAD] = [None; AHEAD];
+        for (near, Waiting { command, located }) in near.iter_mut().zip(&self.waiting) {
+            *near = match command {
+                Command::Hold(holding, _) => located.zip(Some(Kind::Hold(&holding.request.key))),
+                Command::Settle(settling, _) => {
+                    let hold = settling.settlement.hold;
+                    state.located(&hold).zip(Some(Kind::Settled(hold)))
+                }
+                _ => None,
+            };
+        }
+        state.bring_near(&near);
     }
 }
 
