@@ -7,6 +7,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use super::known::Sought;
 use super::{Known, Located, State};
 use crate::id::Id;
 use crate::journal::frame;
@@ -74,9 +75,21 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
     ) -> Option<Located> {
         if self.come == AHEAD {
             self.come = 0;
-            for near in &mut self.near {
+            let mut glances: [Option<(Glance<'a>, Option<Sought<'a>>)>; AHEAD] = [None; AHEAD];
+            for glance in &mut glances {
                 let record = self.records.next().unwrap_or_default();
-                *near = state.locate_near(record, known);
+                *glance = record::glance(record).map(|glance| match glance {
+                    Glance::Hold(names, _) => (glance, Some(known.seek(names))),
+                    Glance::Settled(_) => (glance, None),
+                });
+            }
+            let sought = glances.iter().flatten().filter_map(|(_, sought)| *sought);
+            black_box(sought.fold(0, |words, sought| words ^ known.near(sought)));
+            for (near, glance) in self.near.iter_mut().zip(glances) {
+                *near = glance.and_then(|(glance, sought)| match glance {
+                    Glance::Hold(_, key) => Some((known.found(sought?)?, Kind::Hold(key))),
+                    Glance::Settled(hold) => Some((state.located(&hold)?, Kind::Settled(hold))),
+                });
             }
             state.bring_near(&self.near);
             also(&self.near);
@@ -116,13 +129,6 @@ impl State {
     ) -> impl Iterator<Item = (u32, &'a OpenHold)> {
         let hold = |(located, kind): &Near<'_>| Some((located.tenant, &**kind.settled(self)?));
         near.iter().flatten().filter_map(hold)
-    }
-
-    fn locate_near<'a>(&self, record: &'a [u8], known: &Known) -> Option<Near<'a>> {
-        match record::glance(record)? {
-            Glance::Hold(names, key) => Some((known.find(names)?, Kind::Hold(key))),
-            Glance::Settled(hold) => Some((self.located(&hold)?, Kind::Settled(hold))),
-        }
     }
 }
 

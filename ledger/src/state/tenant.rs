@@ -168,6 +168,7 @@ impl Tenant {
         self.stands(self.at(rule.scope), rule.calendar, rule.quota.meter, at)
     }
 
+    #[inline]
     fn stands(
         &self,
         counters: Option<&Counters>,
@@ -189,6 +190,27 @@ impl Tenant {
         at: Micros,
     ) -> impl Iterator<Item = (&Limit, Stands)> {
         self.limits_of(places, at, |_limit| true)
+    }
+
+    /// Whether all of these are as `hold` says.
+    pub(crate) fn all_limits(
+        &self,
+        places: Places,
+        at: Micros,
+        hold: impl Fn(&Limit, &Stands) -> bool,
+    ) -> bool {
+        let rules = self.rules(at);
+        for place in places {
+            let limits = rules.limits(place);
+            let counters = self.at(place).filter(|_| !limits.is_empty());
+            for limit in limits {
+                let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
+                if !hold(limit, &self.stands(counters, calendar, limit.meter, at)) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// The same, but only those that are `wanted`.

@@ -22,7 +22,7 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     waiting: VecDeque<Waiting>,
-    /// The stored names of the run at hand.
+    /// The stored names of their runs.
     names: Vec<u8>,
 }
 
@@ -73,16 +73,7 @@ impl Ahead {
         black_box(words.fold(0, |all, word| all ^ word));
         let words = self.waiting.iter().map(|one| near_texts(&one.command));
         black_box(words.fold(0, |all, word| all ^ word));
-        for Waiting { command, located } in &mut self.waiting {
-            *located = match command {
-                Command::Hold(holding, _) => {
-                    self.names.clear();
-                    Run::of(&holding.request).append(&mut self.names);
-                    known.find(&self.names)
-                }
-                _ => None,
-            };
-        }
+        self.locate(known);
         let mut near: [Option<Near<'_>>; AHEAD] = [None; AHEAD];
         for (near, Waiting { command, located }) in near.iter_mut().zip(&self.waiting) {
             *near = match command {
@@ -95,6 +86,30 @@ impl Ahead {
             };
         }
         state.bring_near(&near);
+    }
+
+    /// Finds where the runs of holds were counted before.
+    fn locate(&mut self, known: &Known) {
+        self.names.clear();
+        let mut ends = [0; AHEAD];
+        for (end, Waiting { command, .. }) in ends.iter_mut().zip(&self.waiting) {
+            if let Command::Hold(holding, _) = command {
+                Run::of(&holding.request).append(&mut self.names);
+            }
+            *end = self.names.len();
+        }
+        let mut sought = [None; AHEAD];
+        let mut start = 0;
+        for (sought, end) in sought.iter_mut().zip(ends) {
+            let names = self.names.get(start..end).filter(|names| !names.is_empty());
+            *sought = names.map(|names| known.seek(names));
+            start = end;
+        }
+        let words = sought.iter().flatten().map(|sought| known.near(*sought));
+        black_box(words.fold(0, |all, word| all ^ word));
+        for (one, sought) in self.waiting.iter_mut().zip(sought) {
+            one.located = sought.and_then(|sought| known.found(sought));
+        }
     }
 }
 
