@@ -14,7 +14,7 @@ use crate::journal::frame;
 use crate::record::{self, Glance, OpenHold};
 
 /// Records that are brought near at once.
-pub(crate) const AHEAD: usize = 16;
+pub(crate) const AHEAD: usize = 32;
 
 /// A record, or a command: where it is counted, and what it is.
 pub(crate) type Near<'a> = (Located, Kind<'a>);
