@@ -149,7 +149,8 @@ impl Carrier {
         let Batch { frame, mut replies } = batch;
         if let Some((staged, durable)) = &frame {
             self.write(staged, durable).map_err(|error| {
-                tracing::error!(%error, "the journal could not be written; nothing more is recorded");
+                tracing::error!(%error,
+                    "the journal could not be written; nothing more is recorded");
                 Poisoned
             })?;
         }

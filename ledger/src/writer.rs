@@ -57,8 +57,8 @@ pub(crate) struct Writer {
     pub(crate) kept: Kept,
 }
 
-/// The most answers of a batch that the writer carries through by itself while it has nothing else to
-/// do: so few that waking another thread would cost more.
+/// The most answers of a batch that the writer carries through by itself while it has nothing else
+/// to do: so few that waking another thread would cost more.
 const FEW: usize = 4;
 /// Holds that have ended, kept to be used again.
 const SPARE_HOLDS: usize = 4_096;

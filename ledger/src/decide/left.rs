@@ -9,9 +9,9 @@ use crate::state::{Places, Tenant};
 /// Room for what is left of most runs' caps.
 pub(crate) const ROOM: usize = 8;
 
-/// Notes in `all` what a hold that was opened at `at`, through `key`, with these places, has left of
-/// each cap on the number of runs that concerns it: quotas in the order in which they were given
-/// first. `quotas` is room to sort them in.
+/// Notes in `all` what a hold that was opened at `at`, through `key`, with these places, has left
+/// of each cap on the number of runs that concerns it: quotas in the order in which they were
+/// given first. `quotas` is room to sort them in.
 pub(crate) fn left(
     tenant: &Tenant,
     (places, key, at): (Places, &str, Micros),

@@ -201,7 +201,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_written_as_serde_writes_them(number: u128, shift in 0..128_u32, id: [u8; 16]) {
+        fn numbers_are_written_as_serde_writes_them(
+            number: u128, shift in 0..128_u32, id: [u8; 16],
+        ) {
             let number = number >> shift;
             same(&number, |pen| pen.wide(number));
             let money = Money(number.cast_signed());

@@ -66,7 +66,7 @@ pub(crate) fn coming(payload: &[u8]) -> Coming<'_, impl Iterator<Item = &[u8]>> 
 
 impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
     /// To be called before each record of the frame: every few, the next ones are brought near, and
-    /// `also` what else belongs to them. Says where the record is counted, if that is known already.
+    /// `also` what else belongs to them. Says where the record is counted, if that is known.
     pub(crate) fn next(
         &mut self,
         state: &State,

@@ -141,7 +141,7 @@ impl Rows {
     }
 
     /// Reads words of the rows that settlements of these holds, with the places of their tenants,
-    /// mostly change; see [`crate::state::State::bring_near`], which takes at most [`AHEAD`] of them.
+    /// mostly change: at most [`AHEAD`] of them; see [`crate::state::State::bring_near`].
     pub(crate) fn bring_near<'a>(&self, settled: impl Iterator<Item = (u32, &'a OpenHold)>) {
         let mut groups = [const { None }; AHEAD];
         let group = |(tenant, hold): (u32, &OpenHold)| {
