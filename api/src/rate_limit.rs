@@ -5,7 +5,7 @@
 //! The names of the policies are fixed words: nothing that a tenant wrote reaches a header.
 
 use actix_web::HttpResponseBuilder;
-use ledger::{CapOf, Left, Meter, Scope, Window};
+use ledger::{CapOf, Left, Meter, ScopeKind, Window};
 
 use crate::error::ApiError;
 
@@ -34,17 +34,8 @@ pub(crate) fn seconds(us: i64) -> u64 {
     u64::try_from(us).unwrap_or(0).div_ceil(1_000_000)
 }
 
-fn kind(scope: &Scope) -> &'static str {
-    match scope {
-        Scope::Tenant => "tenant",
-        Scope::Project(_) => "project",
-        Scope::Function(_) => "function",
-        Scope::Key(_) => "key",
-    }
-}
-
-fn quota_name(scope: &Scope, window: Window) -> String {
-    format!("{}/executions/{}", kind(scope), window.name())
+fn quota_name(scope: ScopeKind, window: Window) -> String {
+    format!("{}/executions/{}", scope.name(), window.name())
 }
 
 fn starts(of_key: bool, cap: u128, left: u128, resets_s: Option<u64>) -> Policy {
@@ -79,14 +70,14 @@ pub(crate) fn of_admitted(left: &[Left], now_us: i64) -> Vec<Policy> {
     let policy = |one: &Left| {
         let until = one.window.map(|(_, end)| end.saturating_sub(now_us));
         let resets_s = until.filter(|us| *us > 0).map(seconds);
-        match &one.of {
+        match one.of {
             CapOf::Concurrency => concurrency(one.limit, one.left),
             CapOf::Starts(scope) => {
-                let of_key = matches!(scope, Scope::Key(_));
+                let of_key = scope == ScopeKind::Key;
                 starts(of_key, one.limit, one.left, resets_s)
             }
             CapOf::Quota { scope, window } => Policy {
-                name: quota_name(scope, *window),
+                name: quota_name(scope, window),
                 quota: one.limit,
                 left: one.left,
                 window_s: one
@@ -113,7 +104,7 @@ pub(crate) fn of_refusal(error: &ApiError) -> Vec<Policy> {
         ApiError::QuotaExceeded { violated, now_us } => {
             let counts = violated.iter().filter(|one| one.meter == Meter::Executions);
             let policies = counts.map(|one| Policy {
-                name: quota_name(&one.scope, one.window),
+                name: quota_name(one.scope.kind(), one.window),
                 quota: one.limit,
                 left: 0,
                 window_s: None,
@@ -168,7 +159,7 @@ mod tests {
         let left = [
             Left {
                 of: CapOf::Quota {
-                    scope: Scope::Project("\"evil\r\n".to_owned()),
+                    scope: ScopeKind::Project,
                     window: Window::Day,
                 },
                 limit: u128::MAX,
@@ -176,7 +167,7 @@ mod tests {
                 window: Some((0, 86_400_000_000)),
             },
             Left {
-                of: CapOf::Starts(Scope::Key("key_1".to_owned())),
+                of: CapOf::Starts(ScopeKind::Key),
                 limit: 5,
                 left: 5,
                 window: Some((10, 10)),

@@ -20,8 +20,7 @@ pub(crate) fn run(shared: &Arc<Shared>, batches: &Receiver<Durable>, spent: &Syn
             shared.writable.store(false, Ordering::Release);
             return;
         }
-        let count = u64::try_from(durable.items.len()).unwrap_or(0);
-        shared.absorbed(durable.first_lsn + count - 1);
+        shared.absorbed(durable.last_lsn());
         // Where enough wait already, or the writer has ended, this one is dropped.
         drop(spent.try_send(durable.spend()));
     }

@@ -10,7 +10,7 @@ mod reduce;
 
 use std::sync::Arc;
 
-pub(crate) use self::left::left;
+pub(crate) use self::left::{ROOM as LEFT_ROOM, left};
 use crate::adjust::Party;
 use crate::clock::Micros;
 use crate::command::{Act, Effect, HoldRequest, Settings, Settlement};
@@ -241,8 +241,7 @@ impl Case<'_> {
     }
 
     fn fits(&self, need: &Amounts) -> bool {
-        let mut limits = self.tenant.limits(self.places, self.desk.at);
-        limits.all(|(limit, stands)| limit.fits(&stands, need))
+        within_limits(self.tenant, self.places, need, self.desk.at)
             && lacking_credit(self.tenant, need, self.desk.at).is_none()
     }
 
@@ -280,12 +279,18 @@ impl Case<'_> {
 
 impl Limit {
     /// `posted + held + need <= limit + overdraft`.
+    #[inline]
     pub(crate) fn fits(&self, (posted, held, _): &Stands, need: &Amounts) -> bool {
         let all = posted
             .checked_add(*held)
             .and_then(|sum| sum.checked_add(need.get(self.meter)));
         all.is_some_and(|sum| sum <= self.most)
     }
+}
+
+/// Whether a run counted at these places would pass no hard quota.
+pub(crate) fn within_limits(tenant: &Tenant, places: Places, need: &Amounts, at: Micros) -> bool {
+    tenant.all_limits(places, at, |limit, stands| limit.fits(stands, need))
 }
 
 /// All hard quotas that a run counted at these places would pass, in the order in which they were

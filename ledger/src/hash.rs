@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A map with this hasher.
 pub(crate) type Map<K, V> = HashMap<K, V, Keyed>;
 /// A set with this hasher.
@@ -61,6 +63,19 @@ impl PartialEq for Key {
 }
 
 impl Eq for Key {}
+
+/// As the bytes that it is, and so as a text of the same bytes.
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.borrow())
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Self::from)
+    }
+}
 
 /// Builds hashers with this process's keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

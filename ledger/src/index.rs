@@ -18,6 +18,9 @@ use crate::record::{Head, OpenHold, Record};
 
 const MAGIC: [u8; 8] = *b"FBXIDX02";
 
+/// Executions that are sorted together while their segment grows: looking for one takes a short
+/// search in each run, and adding one less than a map would.
+const RUN: usize = 1_024;
 /// No tenant.
 const NOBODY: u32 = u32::MAX;
 
@@ -35,15 +38,16 @@ pub(crate) struct Index {
     kinds: Vec<EntryKind>,
     tenants: Vec<u32>,
     names: Vec<String>,
-    /// Settled executions and the place of their entries; sorted once sealed.
+    /// Settled executions and the place of their entries; sorted once sealed, before that in runs.
     executions: Vec<(Id, u32)>,
     #[serde(skip)]
     names_by: Map<String, u32>,
     /// The numbers of names by the place of their tenant, where it was told.
     #[serde(skip)]
     by_place: Vec<u32>,
+    /// How many executions lie in sorted runs; `None` once all of them are sorted.
     #[serde(skip)]
-    executions_by: Map<Id, u32>,
+    in_runs: Option<usize>,
 }
 
 /// What is kept in memory of a sealed index.
@@ -106,6 +110,7 @@ impl Index {
         Self {
             segment,
             first_seq,
+            in_runs: Some(0),
             ..Self::default()
         }
     }
@@ -151,13 +156,25 @@ impl Index {
             age = u64::try_from(head.at.saturating_sub(opened_at)).unwrap_or(0);
             let place = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
             self.executions.push((execution, place));
-            self.executions_by.insert(execution, place);
+            self.sort_run();
         }
         self.offsets.push(offset);
         self.ats.push(head.at);
         self.ages.push(age);
         self.kinds.push(head.kind);
         self.tenants.push(tenant);
+    }
+
+    /// Sorts the last run, once it is whole.
+    fn sort_run(&mut self) {
+        let Some(in_runs) = &mut self.in_runs else {
+            return;
+        };
+        let last = self.executions.get_mut(*in_runs..).unwrap_or_default();
+        if last.len() >= RUN {
+            last.sort_unstable();
+            *in_runs += last.len();
+        }
     }
 
     fn tenant(&mut self, place: Option<u32>, hold: &OpenHold) -> u32 {
@@ -194,17 +211,21 @@ impl Index {
 
     /// Where the settlement of an execution lies.
     pub(crate) fn settlement(&self, execution: &Id) -> Option<u32> {
-        let place = self.executions_by.get(execution).copied().or_else(|| {
-            let sorted = self.executions_by.is_empty();
-            let found = self
-                .executions
-                .binary_search_by_key(execution, |pair| pair.0)
-                .ok()?;
-            self.executions
-                .get(found)
-                .filter(|_pair| sorted)
-                .map(|pair| pair.1)
-        })?;
+        let all = &self.executions;
+        let within = |run: &[(Id, u32)]| {
+            let end = run.partition_point(|pair| pair.0 <= *execution);
+            let last = run.get(end.checked_sub(1)?);
+            last.filter(|pair| pair.0 == *execution).map(|pair| pair.1)
+        };
+        let place = match self.in_runs {
+            None => within(all)?,
+            Some(in_runs) => {
+                let (runs, rest) = all.split_at_checked(in_runs)?;
+                let last = rest.iter().rfind(|pair| pair.0 == *execution);
+                let in_rest = last.map(|pair| pair.1);
+                in_rest.or_else(|| runs.rchunks(RUN).find_map(within))?
+            }
+        };
         self.offsets.get(usize::try_from(place).ok()?).copied()
     }
 
@@ -297,8 +318,7 @@ impl Index {
     /// Sorts what a file has sorted.
     pub(crate) fn seal(&mut self) {
         self.executions.sort_unstable();
-        self.executions_by.clear();
-        self.executions_by.shrink_to_fit();
+        self.in_runs = None;
         self.names_by.clear();
         self.by_place.clear();
     }
@@ -311,5 +331,41 @@ impl Index {
     /// Reads a sealed index; `None` if there is no whole one.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, Error> {
         file::read(path, MAGIC)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_settlement_of_an_execution_is_found_in_runs_and_sealed() {
+        let id = |number: u32| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+            Id(id)
+        };
+        let mut index = Index::new(1, 1);
+        let count = u32::try_from(RUN).unwrap() * 5 / 2;
+        let numbers = || (0..count).map(|number| number % 2_000);
+        for (number, offset) in numbers().zip(0..) {
+            let head = Head {
+                at: 0,
+                kind: EntryKind::Settled,
+                tenant: None,
+                settles: Some((id(number), 0)),
+            };
+            index.push_head(&head, offset);
+        }
+        let last = |number| numbers().zip(0..).filter(|one| one.0 == number).last();
+        for _ in 0..2 {
+            for number in 0..2_000 {
+                let wanted = last(number).map(|(_, offset)| offset);
+                assert_eq!(index.settlement(&id(number)), wanted);
+                assert_eq!(index.settlement(&id(number + 5_000)), None);
+            }
+            index.seal();
+        }
+        assert_eq!(Index::new(1, 1).settlement(&id(1)), None);
     }
 }

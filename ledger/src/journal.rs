@@ -10,7 +10,9 @@ pub(crate) mod room;
 pub(crate) mod segment;
 
 use std::io;
+use std::sync::Arc;
 
+use self::disk::DiskFile;
 use self::frame::FrameBuilder;
 use self::room::{Room, Segment};
 
@@ -102,15 +104,32 @@ impl Journal {
         }
     }
 
-    /// Appends a finished frame and makes it durable. After an error the journal must not be
-    /// written any more.
-    pub(crate) fn append(&mut self, frame: &[u8]) -> io::Result<()> {
-        let written = self.current.file.write_at(frame, self.current.used)?;
+    /// Gives a finished frame of so many bytes its place behind all before it. What is staged is to
+    /// be written in its order; after an error nothing more must be.
+    pub(crate) fn stage(&mut self, bytes: usize) -> Staged {
+        let staged = Staged {
+            file: Arc::clone(&self.current.file),
+            offset: self.current.used,
+        };
+        self.current.used += u64::try_from(bytes).unwrap_or(u64::MAX);
+        staged
+    }
+}
+
+/// The place of a frame that is not written yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+}
+
+impl Staged {
+    /// Writes the frame and makes it durable.
+    pub(crate) fn write(&self, frame: &[u8]) -> io::Result<()> {
+        let written = self.file.write_at(frame, self.offset)?;
         if written != frame.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero));
         }
-        self.current.file.sync()?;
-        self.current.used += u64::try_from(written).unwrap_or(u64::MAX);
-        Ok(())
+        self.file.sync()
     }
 }

@@ -30,9 +30,10 @@ use crate::recover::{self, Recovered};
 use crate::rejection::Rejection;
 use crate::shared::{Shared, Stop};
 use crate::state::{Bounds, Subject, Tenant};
+use crate::sync::{Carrier, Handover, Sync};
 use crate::ticket::{Answer, Ticket, ticket};
 use crate::usage;
-use crate::writer::{Command, Kept, Settling, Writer};
+use crate::writer::{Command, Holding, Kept, Settling, Writer};
 
 /// Batches that may wait for the view before the writer waits for it.
 const BATCHES: usize = 64;
@@ -60,6 +61,7 @@ struct Inner {
 #[derive(Debug)]
 struct Threads {
     writer: JoinHandle<()>,
+    sync: JoinHandle<()>,
     view: JoinHandle<()>,
     commit: JoinHandle<()>,
     /// Held until all of them have ended.
@@ -94,19 +96,31 @@ impl Ledger {
         let state = view.state.clone();
         let shared = Arc::new(Shared::new(options, clock, view, committed));
         shared.journal_bytes.store(journal_bytes, Ordering::Relaxed);
+        let handover = Arc::new(Handover::default());
+        let carrier = Carrier {
+            shared: Arc::clone(&shared),
+            view: batches,
+        };
         let writer = Writer {
             bounds: Bounds::of(&shared.options),
             shared: Arc::clone(&shared),
             journal,
             state,
             commands: queue,
-            view: batches,
+            carrier: carrier.clone(),
+            handover: Arc::clone(&handover),
             spent,
             kept: Kept::default(),
+        };
+        let sync = Sync {
+            carrier,
+            handover,
+            commands: commands.clone(),
         };
         let (for_view, for_commit) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = Threads {
             writer: start("writer", move || writer.run())?,
+            sync: start("sync", move || sync.run())?,
             view: start("view", move || absorb::run(&for_view, &durable, &taken_in))?,
             commit: start("commit", move || commit::run(&for_commit))?,
             lock,
@@ -131,7 +145,7 @@ impl Ledger {
             return Err(Busy::NoRoom);
         }
         self.inner
-            .send(|answer| Command::Hold(Box::new(request), answer))
+            .send(|answer| Command::Hold(Box::new(Holding::new(request)), answer))
     }
 
     /// Ends a hold with a charge.
@@ -366,6 +380,7 @@ impl Inner {
             .take();
         let Some(Threads {
             writer,
+            sync,
             view,
             commit,
             lock,
@@ -377,6 +392,7 @@ impl Inner {
         let told = self.commands.send(Command::Close);
         tracing::debug!(running = told.is_ok(), "closing the ledger");
         join("writer", writer)?;
+        join("sync", sync)?;
         join("view", view)?;
         self.shared
             .set_committed(|committed| committed.stop = Some(stop));

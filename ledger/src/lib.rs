@@ -42,6 +42,7 @@ mod rejection;
 mod shared;
 mod state;
 mod statement;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod ticket;
@@ -75,7 +76,8 @@ pub use query::{
     Estimate, GrantState, GroupBy, Head, Health, Only, Terms, UsageItem, UsageQuery, UsageReport,
 };
 pub use quota::{
-    CapOf, Cause, Left, Mode, Quota, QuotaChange, QuotaState, Scope, StartCaps, Violation, Window,
+    CapOf, Cause, Left, Mode, Quota, QuotaChange, QuotaState, Scope, ScopeKind, StartCaps,
+    Violation, Window,
 };
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
 pub use reconcile::{Compared, Reconciled};

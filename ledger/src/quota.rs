@@ -20,6 +20,43 @@ pub enum Scope {
     Key(String),
 }
 
+/// What a scope is, without its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScopeKind {
+    /// The whole tenant.
+    Tenant,
+    /// A project.
+    Project,
+    /// A function.
+    Function,
+    /// A key.
+    Key,
+}
+
+impl Scope {
+    /// What it is.
+    pub fn kind(&self) -> ScopeKind {
+        match self {
+            Self::Tenant => ScopeKind::Tenant,
+            Self::Project(_) => ScopeKind::Project,
+            Self::Function(_) => ScopeKind::Function,
+            Self::Key(_) => ScopeKind::Key,
+        }
+    }
+}
+
+impl ScopeKind {
+    /// The name in JSON and in fields of answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Project => "project",
+            Self::Function => "function",
+            Self::Key => "key",
+        }
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -133,24 +170,25 @@ pub struct StartCaps {
     pub key_per_minute: Option<u32>,
 }
 
-/// Which cap on the number of runs something is left of.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Which cap on the number of runs something is left of. The names of a quota's scope are the run's
+/// own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CapOf {
     /// A hard quota on executions.
     Quota {
         /// Whose.
-        scope: Scope,
+        scope: ScopeKind,
         /// Over which time.
         window: Window,
     },
     /// Starts in 60 seconds, of the tenant or of a key.
-    Starts(Scope),
+    Starts(ScopeKind),
     /// Runs at once.
     Concurrency,
 }
 
 /// What is left of a cap on the number of runs once a hold is open.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Left {
     /// Which cap.
     pub of: CapOf,

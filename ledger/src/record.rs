@@ -8,6 +8,7 @@
 //! that all of them share.
 
 mod cursor;
+mod pen;
 mod quick;
 mod stored;
 

@@ -350,7 +350,7 @@ fn journal(options: &Options, found: &Found, disk: &Arc<dyn Disk>) -> Result<Jou
         };
         let opened = Segment {
             header: *header,
-            file,
+            file: Arc::from(file),
             used,
         };
         if is_current {

@@ -27,7 +27,7 @@ pub(crate) use self::billing::Billing;
 pub(crate) use self::books::amounts;
 pub(crate) use self::credit::Credit;
 pub(crate) use self::known::Known;
-pub(crate) use self::near::coming;
+pub(crate) use self::near::{AHEAD, Kind, Near, coming};
 pub(crate) use self::rules::{Limit, Rule};
 use self::tenant::all_counted;
 pub(crate) use self::tenant::{Places, Stands, Tenant};

@@ -111,6 +111,12 @@ impl<T> Future for Ticket<T> {
 }
 
 impl<T> Answer<T> {
+    /// A word of where it goes; see [`crate::state::State::bring_near`].
+    pub(crate) fn near(&self) -> u64 {
+        let slot = self.slot.as_ref();
+        slot.map_or(0, |slot| u64::from(slot.state.is_poisoned()))
+    }
+
     /// Puts the answer, which is given by [`Answer::give`], and the command, if it is to be dropped
     /// by the ticket's owner.
     pub(crate) fn put(&self, answer: T, command: Option<Spent>) {

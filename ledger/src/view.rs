@@ -21,7 +21,7 @@ use crate::merkle::{self, Frontier, Hash};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
-use crate::state::{Bounds, Located, State};
+use crate::state::{AHEAD, Bounds, Kind, Located, Near, State};
 
 /// The magic of the checkpoint file.
 pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP03";
@@ -153,6 +153,12 @@ impl Durable {
         }
     }
 
+    /// Number of the last record.
+    pub(crate) fn last_lsn(&self) -> u64 {
+        let count = u64::try_from(self.items.len()).unwrap_or(u64::MAX);
+        self.first_lsn + count - 1
+    }
+
     /// Its room.
     pub(crate) fn spend(self) -> Spent {
         Spent {
@@ -224,10 +230,15 @@ impl View {
     /// Takes in a durable frame. The message says why it cannot follow on this view.
     pub(crate) fn absorb(&mut self, durable: &Durable) -> Result<(), String> {
         self.turn(durable.position.segment);
-        for (item, lsn) in durable.items.iter().zip(durable.first_lsn..) {
-            let located = self.apply(lsn, item)?;
-            self.take_entry(lsn, item, located);
-            self.unwritten.add(item.record.at());
+        let mut lsn = durable.first_lsn;
+        for items in durable.items.chunks(AHEAD) {
+            self.bring_near(items);
+            for item in items {
+                let located = self.apply(lsn, item)?;
+                self.take_entry(lsn, item, located);
+                self.unwritten.add(item.record.at());
+                lsn += 1;
+            }
         }
         self.position = durable.position;
         Ok(())
@@ -248,6 +259,21 @@ impl View {
             self.frontier.push(leaf);
         }
         Ok(located)
+    }
+
+    /// See [`State::bring_near`]; at most [`AHEAD`] of them.
+    fn bring_near(&self, items: &[Item]) {
+        let mut near: [Option<Near<'_>>; AHEAD] = [None; AHEAD];
+        for (near, item) in near.iter_mut().zip(items) {
+            let kind = match &item.record {
+                Record::Hold(hold) => hold.key().map(Kind::Hold),
+                Record::Settled(posting) => Some(Kind::Settled(posting.hold.id)),
+                Record::Release(_) | Record::Entered(_) => None,
+            };
+            *near = item.located.zip(kind);
+        }
+        self.state.bring_near(&near);
+        self.rows.bring_near(self.state.settled_near(&near));
     }
 
     fn apply(&mut self, lsn: u64, item: &Item) -> Result<Option<Located>, String> {

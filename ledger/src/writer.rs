@@ -2,18 +2,22 @@
 //!
 //! ```text
 //! block for one command, take what else waits -> decide each from memory into one frame
-//!   -> append, fdatasync -> answer all -> hand the batch to the view
+//!   -> hand it over: append, fdatasync -> answer all -> hand the batch to the view
 //! ```
-//! There is no timer: while one batch syncs, the next one gathers.
+//! There is no timer: while one batch syncs, the next one is decided and grows.
+
+mod ahead;
+mod queue;
 
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 
+use self::ahead::{Ahead, Waiting};
+pub(crate) use self::queue::{Command, Holding, Reply, Settling};
 use crate::clock::Micros;
-use crate::codec;
 use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::decide::{self, Desk};
 use crate::entry::Entry;
@@ -27,51 +31,8 @@ use crate::record::{self, HoldRef, OpenHold, Posting, Record, Run};
 use crate::rejection::Rejection;
 use crate::shared::Shared;
 use crate::state::{Bounds, Known, Located, State};
-use crate::ticket::Answer;
+use crate::sync::{Batch, Carrier, Handover, Turn};
 use crate::view::{Durable, Item, Spent};
-
-/// A command on its way, with where its answer goes; small, as the queue has room for thousands.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// See [`crate::Ledger::hold`].
-    Hold(Box<HoldRequest>, Answer<Result<Held, Rejection>>),
-    /// See [`crate::Ledger::settle`].
-    Settle(Box<Settling>, Answer<Result<Receipt, Rejection>>),
-    /// See [`crate::Ledger::release`].
-    Release(Id, String, Answer<Result<Released, Rejection>>),
-    /// See [`crate::Ledger::act`].
-    Act(Box<Act>, Answer<Result<Recorded, Rejection>>),
-    /// Only looks whether there is room again.
-    Look,
-    /// Ends the writer, after everything that was queued before.
-    Close,
-}
-
-/// A settlement with room for its charge, which goes back to where it was made.
-#[derive(Debug)]
-pub(crate) struct Settling {
-    settlement: Settlement,
-    room: Charge,
-}
-
-impl Settling {
-    /// With room that is made here.
-    pub(crate) fn new(settlement: Settlement) -> Self {
-        Self {
-            settlement,
-            room: Charge::room(),
-        }
-    }
-}
-
-/// A put answer that waits for its frame to be durable.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    Held(Answer<Result<Held, Rejection>>),
-    Settled(Answer<Result<Receipt, Rejection>>),
-    Released(Answer<Result<Released, Rejection>>),
-    Recorded(Answer<Result<Recorded, Rejection>>),
-}
 
 /// The writer thread's own.
 #[derive(Debug)]
@@ -86,23 +47,31 @@ pub(crate) struct Writer {
     pub(crate) bounds: Bounds,
     /// Where commands come from.
     pub(crate) commands: Receiver<Command>,
-    /// Where durable batches go.
-    pub(crate) view: SyncSender<Durable>,
-    /// Where they come back from, emptied, to be filled again.
+    /// What carries batches through that are too small to be handed over.
+    pub(crate) carrier: Carrier,
+    /// Where all others go.
+    pub(crate) handover: Arc<Handover>,
+    /// Where durable batches come back from, emptied, to be filled again.
     pub(crate) spent: Receiver<Spent>,
     /// What it keeps to itself from batch to batch.
     pub(crate) kept: Kept,
 }
 
+/// The most answers of a batch that the writer carries through by itself while it has nothing else
+/// to do: so few that waking another thread would cost more.
+const FEW: usize = 4;
 /// Holds that have ended, kept to be used again.
 const SPARE_HOLDS: usize = 4_096;
 
 /// What the writer keeps to itself from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
+    ahead: Ahead,
     known: Known,
     /// The stored names of the run at hand.
     names: Vec<u8>,
+    /// What is left of the quotas of the run at hand.
+    quotas: Vec<(usize, Left)>,
     /// The answers of the batch.
     replies: Vec<Reply>,
     /// Nobody else has these.
@@ -142,104 +111,138 @@ impl Kept {
 /// A frame being filled.
 struct Draft {
     now: Micros,
+    /// Commands taken for it.
+    taken: usize,
     space: Space,
     frame: FrameBuilder,
     items: Vec<Item>,
 }
 
+/// What comes after some commands were decided.
+enum Round {
+    /// More commands, for this frame if there is one.
+    Next(Option<Draft>),
+    /// None.
+    Last,
+}
+
 /// Tells that nothing is recorded any more, however the writer ends.
-struct End(Arc<Shared>);
+struct End(Arc<Shared>, Arc<Handover>);
 
 impl Drop for End {
     fn drop(&mut self) {
         self.0.writable.store(false, Ordering::Release);
+        self.1.close();
     }
 }
 
 /// The ledger cannot be written any more; the cause has been logged.
-struct Poisoned;
+#[derive(Debug)]
+pub(crate) struct Poisoned;
 
 impl Writer {
     /// Runs until the ledger is closed or dropped, or a write fails.
     pub(crate) fn run(mut self) {
-        let _end = End(Arc::clone(&self.shared));
-        while let Ok(first) = self.commands.recv() {
-            match self.batch(first) {
-                Ok(true) => {}
-                Ok(false) | Err(Poisoned) => return,
+        let _end = End(Arc::clone(&self.shared), Arc::clone(&self.handover));
+        let mut waiting = None;
+        while self.kept.ahead.wait(&self.commands) {
+            let draft = waiting.take().unwrap_or_else(|| self.draft());
+            match self.round(draft) {
+                Ok(Round::Next(draft)) => waiting = draft,
+                Ok(Round::Last) | Err(Poisoned) => return,
             }
         }
     }
 
-    /// Decides the first command and what else waits, as much as one frame takes, and carries all
-    /// of it through; false once no more will come.
-    fn batch(&mut self, first: Command) -> Result<bool, Poisoned> {
+    /// A frame to be filled.
+    fn draft(&mut self) -> Draft {
         self.shared.wait_tail();
         let space = self.journal.space();
-        self.shared
-            .room
-            .store(space == Space::Holds, Ordering::Release);
+        let room = &self.shared.room;
+        room.store(space == Space::Holds, Ordering::Release);
         let spent = self.spent.try_recv().ok();
         let (frame, items) = self.kept.empty(spent.unwrap_or_default());
-        let mut draft = Draft {
-            now: self.shared.clock.now_us(),
+        Draft {
+            now: 0,
+            taken: 0,
             space,
             frame: FrameBuilder::new(self.state.lsn + 1, self.state.seq + 1, frame),
             items,
-        };
-        let (mut next, mut taken) = (Some(first), 0);
-        let mut open = true;
-        while let Some(command) = next.take() {
+        }
+    }
+
+    /// Decides what waits, as much as the frame takes, and hands all of it over if it can be; else
+    /// the frame waits for more.
+    fn round(&mut self, mut draft: Draft) -> Result<Round, Poisoned> {
+        draft.now = self.shared.clock.now_us();
+        let before = draft.taken;
+        let (mut full, mut open) = (true, true);
+        while draft.taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
+            let kept = &mut self.kept;
+            let next = kept.ahead.next(&self.commands, &self.state, &kept.known);
+            let Some(Waiting { command, located }) = next else {
+                full = false;
+                break;
+            };
             if matches!(command, Command::Close) {
                 open = false;
                 break;
             }
-            taken += 1;
-            self.decide(command, &mut draft)?;
-            if taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
-                next = self.commands.try_recv().ok();
-            }
+            draft.taken += 1;
+            self.decide(command, located, &mut draft)?;
         }
-        let taken = u64::try_from(taken).unwrap_or(0);
+        let taken = u64::try_from(draft.taken - before).unwrap_or(0);
         self.shared.queued.fetch_sub(taken, Ordering::Relaxed);
-        self.carry(draft)?;
-        Ok(open)
+        let waiting = self.hand_over(draft, full || !open)?;
+        Ok(if open {
+            Round::Next(waiting)
+        } else {
+            Round::Last
+        })
     }
 
-    fn carry(&mut self, draft: Draft) -> Result<(), Poisoned> {
+    /// Hands over what was decided, unless others are on their way and it need not be yet.
+    fn hand_over(&mut self, draft: Draft, must: bool) -> Result<Option<Draft>, Poisoned> {
+        let count = self.kept.replies.len();
+        if count == 0 {
+            return Ok(None);
+        }
+        let turn = self.handover.turn(must)?;
+        if turn == Turn::Later {
+            return Ok(Some(draft));
+        }
         let Draft { frame, items, .. } = draft;
-        if items.is_empty() {
-            self.kept.replies.drain(..).for_each(Reply::give);
-            return Ok(());
-        }
-        let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
-        let start = self.journal.position();
-        let frame = frame.finish(self.journal.salt());
-        if let Err(error) = self.journal.append(&frame) {
-            tracing::error!(%error, "the journal could not be written; nothing more is recorded");
-            return Err(Poisoned);
-        }
-        let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
-        self.shared
-            .journal_bytes
-            .fetch_add(bytes, Ordering::Relaxed);
-        self.shared.set_durable(self.state.lsn);
-        self.kept.replies.drain(..).for_each(Reply::give);
-        let durable = Durable {
-            start: start.offset,
-            position: self.journal.position(),
-            first_lsn: self.state.lsn + 1 - count,
-            frame,
-            items,
+        let frame = (!items.is_empty()).then(|| {
+            let start = self.journal.position().offset;
+            let frame = frame.finish(self.journal.salt());
+            let staged = self.journal.stage(frame.len());
+            let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
+            let durable = Durable {
+                start,
+                position: self.journal.position(),
+                first_lsn: self.state.lsn + 1 - count,
+                frame,
+                items,
+            };
+            (staged, durable)
+        });
+        let replies = mem::take(&mut self.kept.replies);
+        let batch = Batch { frame, replies };
+        self.kept.replies = if turn == Turn::Idle && count <= FEW {
+            self.carrier.carry(batch, || {})?
+        } else {
+            self.handover.put(batch)
         };
-        if self.view.send(durable).is_err() {
-            tracing::error!("the view has ended; nothing more is recorded");
-            return Err(Poisoned);
-        }
-        Ok(())
+        Ok(None)
     }
 
-    fn decide(&mut self, command: Command, draft: &mut Draft) -> Result<(), Poisoned> {
+    /// `located` is where a hold's run was counted before, if that has been looked up.
+    fn decide(
+        &mut self,
+        command: Command,
+        located: Option<Located>,
+        draft: &mut Draft,
+    ) -> Result<(), Poisoned> {
         let at = draft.now.max(self.state.at.saturating_add(1));
         let fits = match (draft.space, &command) {
             (Space::Nothing, _) | (Space::Reserve, Command::Hold(..)) => false,
@@ -251,8 +254,10 @@ impl Writer {
         }
         let reply = match command {
             Command::Look | Command::Close => return Ok(()),
-            Command::Hold(request, answer) => {
-                answer.put(self.hold(&request, at, draft)?, Some(request));
+            Command::Hold(mut holding, answer) => {
+                let room = mem::take(&mut holding.room);
+                let held = self.hold(&holding.request, (located, room), at, draft)?;
+                answer.put(held, Some(holding));
                 Reply::Held(answer)
             }
             Command::Settle(mut settling, answer) => {
@@ -285,12 +290,15 @@ impl Writer {
     fn hold(
         &mut self,
         request: &HoldRequest,
+        (located, mut left): (Option<Located>, Vec<Left>),
         at: Micros,
         draft: &mut Draft,
     ) -> Result<Result<Held, Rejection>, Poisoned> {
-        self.kept.names.clear();
-        codec::append(&mut self.kept.names, &Run::of(request));
-        let known = self.kept.known.find(&self.kept.names);
+        let known = located.or_else(|| {
+            self.kept.names.clear();
+            Run::of(request).append(&mut self.kept.names);
+            self.kept.known.find(&self.kept.names)
+        });
         let terms = match decide::hold(self.desk(at), request, known) {
             Ok(terms) => terms,
             Err(rejection) => {
@@ -318,16 +326,14 @@ impl Writer {
             self.kept.known.keep(&self.kept.names, located);
         }
         let located = self.take(Record::Hold(open), terms.located, place, draft)?;
-        held.left = self.left(request, at, located);
+        if let Some(located) = located
+            && let Some(tenant) = self.state.placed(located.tenant)
+        {
+            let run = (located.scopes, &*request.key, at);
+            decide::left(tenant, run, &mut self.kept.quotas, &mut left);
+        }
+        held.left = left;
         Ok(Ok(held))
-    }
-
-    fn left(&self, request: &HoldRequest, at: Micros, located: Option<Located>) -> Vec<Left> {
-        let tenant = located.and_then(|located| {
-            let tenant = self.state.placed(located.tenant)?;
-            Some(decide::left(tenant, located.scopes, &request.key, at))
-        });
-        tenant.unwrap_or_default()
     }
 
     fn settle(
@@ -435,29 +441,5 @@ impl Writer {
             leaf: None,
         });
         Ok(located)
-    }
-}
-
-impl Command {
-    /// Answers that the command was not carried out.
-    fn refuse(self, failed: Failed) {
-        match self {
-            Self::Hold(_, answer) => answer.fail(failed),
-            Self::Settle(_, answer) => answer.fail(failed),
-            Self::Release(_, _, answer) => answer.fail(failed),
-            Self::Act(_, answer) => answer.fail(failed),
-            Self::Look | Self::Close => {}
-        }
-    }
-}
-
-impl Reply {
-    fn give(self) {
-        match self {
-            Self::Held(answer) => answer.give(),
-            Self::Settled(answer) => answer.give(),
-            Self::Released(answer) => answer.give(),
-            Self::Recorded(answer) => answer.give(),
-        }
     }
 }

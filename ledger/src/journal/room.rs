@@ -24,7 +24,7 @@ pub(crate) struct Segment {
     /// What it says about itself.
     pub(crate) header: SegmentHeader,
     /// Its file.
-    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next frame goes.
     pub(crate) used: u64,
 }
@@ -69,7 +69,7 @@ impl Maker {
         self.disk.sync_dir(&segment::dir(&self.dir))?;
         Ok(Segment {
             header,
-            file,
+            file: Arc::from(file),
             used: segment::HEADER,
         })
     }

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::OpenHold;
+use super::pen::Pen;
 use crate::clock::Micros;
-use crate::codec;
 use crate::command::{HoldRequest, Idempotency};
 use crate::entry::{Adjusted, Funding};
 use crate::id::Id;
@@ -59,7 +59,8 @@ pub(crate) struct HoldRef<'a> {
 }
 
 /// The stored form of [`crate::Settled`], behind its hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Serialize))]
 pub(crate) struct SettledRef<'a> {
     pub(crate) posted: &'a Quantities,
     pub(crate) overrun: &'a Quantities,
@@ -129,13 +130,58 @@ impl<'a> Run<'a> {
     pub(crate) fn read(names: &'a [u8]) -> Option<Self> {
         postcard::from_bytes(names).ok()
     }
+
+    /// Appends the stored names.
+    pub(crate) fn append(&self, into: &mut Vec<u8>) {
+        let mut pen = Pen::new(into);
+        self.write(&mut pen);
+        pen.end();
+    }
+
+    fn write(&self, pen: &mut Pen<'_>) {
+        pen.text(self.whose.tenant);
+        pen.text(self.whose.project);
+        pen.bool(self.whose.function.is_some());
+        if let Some(function) = self.whose.function {
+            pen.text(function);
+        }
+        pen.text(self.key);
+    }
 }
 
 impl HoldRef<'_> {
     /// Appends the record's bytes.
     pub(crate) fn encode(&self, into: &mut Vec<u8>) {
-        into.extend_from_slice(&[super::KIND_HOLD, super::VERSION]);
-        codec::append(into, self);
+        let mut pen = Pen::new(into);
+        pen.bytes(&[super::KIND_HOLD, super::VERSION]);
+        self.write(&mut pen);
+        pen.end();
+    }
+
+    fn write(&self, pen: &mut Pen<'_>) {
+        pen.id(&self.id);
+        pen.id(&self.execution);
+        self.run.write(pen);
+        pen.text(self.image);
+        pen.count(self.tags.len());
+        for (key, value) in &self.tags {
+            pen.text(key);
+            pen.text(value);
+        }
+        pen.long(self.granted.cpu_ms);
+        pen.long(self.granted.wall_ms);
+        pen.long(self.granted.cpu_millis.into());
+        pen.long(self.granted.memory_bytes);
+        pen.bool(self.reduced);
+        pen.quantities(&self.quantities);
+        pen.money(self.amount);
+        pen.long(self.rate_card);
+        pen.signed(self.opened_at);
+        pen.bool(self.idempotency.is_some());
+        if let Some(Idempotency { key, fingerprint }) = &self.idempotency {
+            pen.array(key);
+            pen.array(fingerprint);
+        }
     }
 
     /// The open hold with these stored `bytes`.
@@ -164,9 +210,38 @@ impl HoldRef<'_> {
 impl SettlementRef<'_> {
     /// Appends the record's bytes.
     pub(crate) fn encode(&self, into: &mut Vec<u8>) {
-        into.extend_from_slice(&[super::KIND_ENTRY, super::VERSION]);
-        codec::append(into, &(self.seq, self.at, SETTLED));
-        into.extend_from_slice(self.hold);
-        codec::append(into, &self.settled);
+        let mut pen = Pen::new(into);
+        pen.bytes(&[super::KIND_ENTRY, super::VERSION]);
+        pen.long(self.seq);
+        pen.signed(self.at);
+        pen.long(SETTLED.into());
+        pen.bytes(self.hold);
+        self.settled.write(&mut pen);
+        pen.end();
+    }
+}
+
+impl SettledRef<'_> {
+    fn write(&self, pen: &mut Pen<'_>) {
+        pen.quantities(self.posted);
+        pen.quantities(self.overrun);
+        pen.text(&self.charge.currency);
+        pen.money(self.charge.total);
+        pen.count(self.charge.lines.len());
+        for line in &self.charge.lines {
+            pen.meter(line.meter);
+            pen.byte(line.tier);
+            pen.wide(line.quantity);
+            pen.long(line.unit_size);
+            pen.money(line.rate);
+            pen.money(line.amount);
+        }
+        pen.count(self.funded.len());
+        for Funding { grant, amount } in self.funded {
+            pen.long(*grant);
+            pen.money(*amount);
+        }
+        pen.text(self.outcome);
+        pen.bool(self.estimated);
     }
 }

@@ -140,6 +140,61 @@ fn a_hold_is_the_same_bytes_alone_kept_and_in_its_settlement() {
     );
 }
 
+#[test]
+fn what_is_written_is_what_serde_writes() {
+    let without = HoldRef {
+        idempotency: None,
+        tags: Vec::new(),
+        ..hold("", None)
+    };
+    let long = "x".repeat(700);
+    for stored in [hold("acme", Some("f")), without, hold(&long, Some(&long))] {
+        let (mut written, mut wanted) = (Vec::new(), vec![KIND_HOLD, VERSION]);
+        stored.encode(&mut written);
+        codec::append(&mut wanted, &stored);
+        assert_eq!(written, wanted);
+        let (mut names, mut wanted) = (Vec::new(), Vec::new());
+        stored.run.append(&mut names);
+        codec::append(&mut wanted, &stored.run);
+        assert_eq!(names, wanted);
+        let line = ChargeLine {
+            meter: Meter::CpuUs,
+            tier: 200,
+            quantity: 1 << 100,
+            unit_size: 1 << 60,
+            rate: Money(70_000),
+            amount: Money(-1 << 90),
+        };
+        let charge = Charge {
+            currency: "USD".to_owned(),
+            total: Money(i128::MIN),
+            lines: vec![line; 40],
+        };
+        let funding = Funding {
+            grant: u64::MAX,
+            amount: Money(2),
+        };
+        let settlement = SettlementRef {
+            seq: 9_000,
+            at: i64::MIN,
+            hold: &written[PREFIX..],
+            settled: SettledRef {
+                posted: &stored.quantities,
+                overrun: &Quantities::default(),
+                charge: &charge,
+                funded: &[funding; 30],
+                outcome: &long,
+                estimated: true,
+            },
+        };
+        let (mut bytes, mut wanted) = (Vec::new(), vec![KIND_ENTRY, VERSION]);
+        settlement.encode(&mut bytes);
+        codec::append(&mut wanted, &(9_000_u64, i64::MIN, 0_u32, &stored));
+        codec::append(&mut wanted, &settlement.settled);
+        assert_eq!(bytes, wanted);
+    }
+}
+
 /// Bytes that differ in one bit, or end early.
 fn damaged(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let flipped = (0..bytes.len() * 8).map(|bit| {

@@ -13,7 +13,7 @@ use crate::journal::reader::Frame;
 use crate::journal::{Position, segment};
 use crate::merkle;
 use crate::options::Options;
-use crate::record::{self, OpenHold, Posting, Record, Slate};
+use crate::record::{self, Posting, Record, Slate};
 use crate::state::{Known, Located, coming};
 use crate::view::store::Store;
 use crate::view::{Mark, Unwritten, View};
@@ -150,9 +150,7 @@ impl Replay<'_> {
         let mut settlements = 0;
         let mut coming = coming(frame.payload);
         walk::records(number, frame, |read| {
-            let rows = |tenant, hold: Option<&OpenHold>| {
-                hold.map_or(0, |hold| view.rows.near(tenant, hold.names()))
-            };
+            let rows = |near: &[_]| view.rows.bring_near(view.state.settled_near(near));
             let near = coming.next(&view.state, &kept.known, rows);
             let open = |id: &Id| view.state.hold(id).map(Arc::clone);
             let stored = read.stored(&mut kept.slate, open)?;

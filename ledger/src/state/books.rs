@@ -22,6 +22,11 @@ impl State {
         self.closed.get(&period).copied()
     }
 
+    /// Whether an instant lies in a closed period.
+    pub(crate) fn is_closed(&self, at: Micros) -> bool {
+        !self.closed.is_empty() && self.closed(Period::of(at)).is_some()
+    }
+
     /// The open holds that were opened in a period, in no order.
     pub(crate) fn holds_of(&self, period: Period) -> impl Iterator<Item = &Arc<OpenHold>> {
         let (start, end) = (period.start(), period.end());

@@ -7,20 +7,21 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use super::{Known, Located, State, Tenant};
+use super::known::Sought;
+use super::{Known, Located, State};
 use crate::id::Id;
 use crate::journal::frame;
 use crate::record::{self, Glance, OpenHold};
 
 /// Records that are brought near at once.
-const AHEAD: usize = 16;
+pub(crate) const AHEAD: usize = 32;
 
-/// A record: where it is counted, as far as that is known, and what it is.
-type Near<'a> = Option<(Located, Kind<'a>)>;
+/// A record, or a command: where it is counted, and what it is.
+pub(crate) type Near<'a> = (Located, Kind<'a>);
 
 /// What is near of a record.
 #[derive(Clone, Copy, Debug)]
-enum Kind<'a> {
+pub(crate) enum Kind<'a> {
     /// A hold through a key.
     Hold(&'a str),
     /// A settlement of a hold.
@@ -48,7 +49,7 @@ impl<'a> Kind<'a> {
 pub(crate) struct Coming<'a, I> {
     records: I,
     /// The last ones that were brought near.
-    near: [Near<'a>; AHEAD],
+    near: [Option<Near<'a>>; AHEAD],
     /// How many of them have come.
     come: usize,
 }
@@ -65,55 +66,78 @@ pub(crate) fn coming(payload: &[u8]) -> Coming<'_, impl Iterator<Item = &[u8]>> 
 
 impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
     /// To be called before each record of the frame: every few, the next ones are brought near, and
-    /// with them what `also` reads of a tenant's place and the hold that is settled. Says where the
-    /// record is counted, if that is known already.
+    /// `also` what else belongs to them. Says where the record is counted, if that is known.
     pub(crate) fn next(
         &mut self,
         state: &State,
         known: &Known,
-        also: impl Fn(u32, Option<&OpenHold>) -> u64,
+        also: impl Fn(&[Option<Near<'a>>]),
     ) -> Option<Located> {
         if self.come == AHEAD {
             self.come = 0;
-            for near in &mut self.near {
+            let mut glances: [Option<(Glance<'a>, Option<Sought<'a>>)>; AHEAD] = [None; AHEAD];
+            for glance in &mut glances {
                 let record = self.records.next().unwrap_or_default();
-                *near = state.locate_near(record, known);
+                *glance = record::glance(record).map(|glance| match glance {
+                    Glance::Hold(names, _) => (glance, Some(known.seek(names))),
+                    Glance::Settled(_) => (glance, None),
+                });
             }
-            black_box(self.touch(state, also));
+            let sought = glances.iter().flatten().filter_map(|(_, sought)| *sought);
+            black_box(sought.fold(0, |words, sought| words ^ known.near(sought)));
+            for (near, glance) in self.near.iter_mut().zip(glances) {
+                *near = glance.and_then(|(glance, sought)| match glance {
+                    Glance::Hold(_, key) => Some((known.found(sought?)?, Kind::Hold(key))),
+                    Glance::Settled(hold) => Some((state.located(&hold)?, Kind::Settled(hold))),
+                });
+            }
+            state.bring_near(&self.near);
+            also(&self.near);
         }
         let near = self.near.get(self.come).copied().flatten();
         self.come += 1;
         near.map(|(located, _)| located)
     }
-
-    /// In rounds, each of which finds what it goes out from near already: no round waits for one
-    /// record before it turns to the next.
-    fn touch(&self, state: &State, also: impl Fn(u32, Option<&OpenHold>) -> u64) -> u64 {
-        let near = || self.near.iter().flatten();
-        let tenant = |located: &Located| state.placed(located.tenant);
-        let mut words = 0;
-        for (located, kind) in near() {
-            words ^= also(located.tenant, kind.settled(state).map(AsRef::as_ref));
-            words ^= tenant(located).map_or(0, Tenant::near);
-        }
-        for (located, kind) in near() {
-            let hold = kind.key().is_some();
-            let counters = |tenant: &Tenant| tenant.near_counters(located.scopes, hold);
-            words ^= tenant(located).map_or(0, counters);
-        }
-        for (located, kind) in near() {
-            let rest = |tenant: &Tenant| tenant.near_rest(located.scopes, kind.key());
-            words ^= tenant(located).map_or(0, rest);
-        }
-        words
-    }
 }
 
 impl State {
-    fn locate_near<'a>(&self, record: &'a [u8], known: &Known) -> Near<'a> {
-        match record::glance(record)? {
-            Glance::Hold(names, key) => Some((known.find(names)?, Kind::Hold(key))),
-            Glance::Settled(hold) => Some((self.located(&hold)?, Kind::Settled(hold))),
+    /// Reads a word of each cache line that these need.
+    ///
+    /// In rounds, each of which finds what it goes out from near already: no round waits for one
+    /// record before it turns to the next.
+    pub(crate) fn bring_near(&self, near: &[Option<Near<'_>>]) {
+        let all = || near.iter().flatten().copied();
+        let tenants = || all().filter_map(|(at, kind)| Some((self.placed(at.tenant)?, at, kind)));
+        let mut words = 0;
+        for (tenant, _, kind) in tenants() {
+            words ^= kind.settled(self).map_or(0, |hold| near_hold(hold));
+            words ^= tenant.near();
         }
+        for (tenant, located, kind) in tenants() {
+            words ^= tenant.near_counters(located.scopes, kind.key().is_some());
+        }
+        for (tenant, located, kind) in tenants() {
+            words ^= tenant.near_rest(located.scopes, kind.key());
+        }
+        black_box(words);
     }
+
+    /// The holds that are settled among these, with the places of their tenants.
+    pub(crate) fn settled_near<'a>(
+        &'a self,
+        near: &'a [Option<Near<'_>>],
+    ) -> impl Iterator<Item = (u32, &'a OpenHold)> {
+        let hold = |(located, kind): &Near<'_>| Some((located.tenant, &**kind.settled(self)?));
+        near.iter().flatten().filter_map(hold)
+    }
+}
+
+/// A word of each cache line of a hold that its settlement needs.
+fn near_hold(hold: &OpenHold) -> u64 {
+    let lines = hold.bytes().chunks(64).filter_map(<[u8]>::first);
+    hold.quantities.cpu_us
+        ^ hold.rate_card
+        ^ u64::from(hold.id.0[0])
+        ^ u64::from(hold.idempotency.is_some())
+        ^ lines.fold(0, |all, byte| all ^ u64::from(*byte))
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::quantity::Meter;
-use crate::quota::{Mode, Quota};
+use crate::quota::{Mode, Quota, ScopeKind, Window};
 
 /// A quota, and where its counters are.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub(crate) struct Limit {
     pub(super) calendar: Option<u32>,
     /// Index into the tenant's rules.
     rule: u32,
+    /// Whose it is.
+    pub(crate) scope: ScopeKind,
+    /// Over which time.
+    pub(crate) window: Window,
 }
 
 impl Limit {
@@ -88,6 +92,8 @@ impl From<Vec<Rule>> for Rules {
                 most: quota.limit.saturating_add(quota.overdraft),
                 calendar: calendar.and_then(|index| u32::try_from(index).ok()),
                 rule: index,
+                scope: quota.scope.kind(),
+                window: quota.window,
             };
             placed.push((usize::try_from(*scope).unwrap_or(usize::MAX), limit));
         }

@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::Micros;
-use crate::hash::Map;
+use crate::hash::{Key, Map};
 
 const SECOND_US: i64 = 1_000_000;
 /// Seconds after its own in which a run still counts.
@@ -16,16 +16,35 @@ const SPAN_S: i64 = 60;
 /// Keys that are kept before the first look for those that have not been used for a minute.
 const SWEEP_MIN: u64 = 64;
 
-/// Runs by the second in which they began, oldest first: at most 61 seconds, none of them empty.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-struct Recent(VecDeque<(i64, u32)>);
+/// Runs by the second in which they began, oldest first: at most 61 seconds, none of them empty. It
+/// is stored as a sequence of these.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Recent {
+    older: VecDeque<(i64, u32)>,
+    /// The last one, in place: nearly always this is all. No runs, if there is none.
+    last: (i64, u32),
+}
+
+impl Serialize for Recent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.all())
+    }
+}
+
+impl<'de> Deserialize<'de> for Recent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut older: VecDeque<(i64, u32)> = VecDeque::deserialize(deserializer)?;
+        let last = older.pop_back().unwrap_or_default();
+        Ok(Self { older, last })
+    }
+}
 
 /// What has begun in the last minute. It is counted whether there is a cap or not, so that a new
 /// cap knows it at once.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Starts {
     all: Recent,
-    keys: Map<String, Recent>,
+    keys: Map<Key, Recent>,
     /// At how many keys those are dropped that have not been used for a minute.
     sweep_at: u64,
 }
@@ -44,33 +63,42 @@ fn second(at: Micros) -> i64 {
 }
 
 impl Recent {
+    /// Seconds and the runs in each.
+    fn all(&self) -> impl Iterator<Item = &(i64, u32)> + Clone {
+        let last = std::slice::from_ref(&self.last);
+        let last = last.get(usize::from(self.last.1 == 0)..);
+        self.older.iter().chain(last.unwrap_or_default())
+    }
+
     fn add(&mut self, at: Micros) {
         let now = second(at);
-        while self
-            .0
-            .front()
-            .is_some_and(|(began, _)| !counts(*began, now))
-        {
-            self.0.pop_front();
+        let ended = |began: &(i64, u32)| !counts(began.0, now);
+        while self.older.front().is_some_and(ended) {
+            self.older.pop_front();
         }
-        match self.0.back_mut() {
-            Some((began, count)) if *began == now => *count = count.saturating_add(1),
-            _ => self.0.push_back((now, 1)),
+        let (began, count) = &mut self.last;
+        if *began == now && *count > 0 {
+            *count = count.saturating_add(1);
+            return;
         }
+        if *count > 0 && counts(*began, now) {
+            self.older.push_back(self.last);
+        }
+        self.last = (now, 1);
     }
 
     fn near(&self) -> u64 {
-        self.0.back().map_or(0, |(_, count)| u64::from(*count))
+        u64::from(self.last.1)
     }
 
     fn is_idle(&self, at: Micros) -> bool {
-        let last = self.0.back();
-        last.is_none_or(|(began, _)| !counts(*began, second(at)))
+        let (began, count) = self.last;
+        count == 0 || !counts(began, second(at))
     }
 
     fn standing(&self, at: Micros, cap: u32) -> Begun {
         let now = second(at);
-        let live = self.0.iter().filter(|(began, _)| counts(*began, now));
+        let live = self.all().filter(|(began, _)| counts(*began, now));
         let count = live.clone().map(|(_, count)| *count);
         let count = count.fold(0_u32, u32::saturating_add);
         let mut left = count;
@@ -95,15 +123,18 @@ impl Starts {
     /// Counts a run that begins through a key.
     pub(crate) fn add(&mut self, key: &str, at: Micros) {
         self.all.add(at);
-        if let Some(recent) = self.keys.get_mut(key) {
+        if let Some(recent) = self.keys.get_mut(key.as_bytes()) {
             return recent.add(at);
         }
-        let kept = |keys: &Map<String, Recent>| u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        let kept = |keys: &Map<Key, Recent>| u64::try_from(keys.len()).unwrap_or(u64::MAX);
         if kept(&self.keys) >= self.sweep_at.max(SWEEP_MIN) {
             self.keys.retain(|_, recent| !recent.is_idle(at));
             self.sweep_at = kept(&self.keys).saturating_mul(2);
         }
-        self.keys.entry(key.to_owned()).or_default().add(at);
+        self.keys
+            .entry(Key::from(key.as_bytes()))
+            .or_default()
+            .add(at);
     }
 
     /// A word of what counts a tenant's runs.
@@ -113,7 +144,7 @@ impl Starts {
 
     /// A word of what counts a key's runs.
     pub(crate) fn near_key(&self, key: &str) -> u64 {
-        self.keys.get(key).map_or(0, Recent::near)
+        self.keys.get(key.as_bytes()).map_or(0, Recent::near)
     }
 
     /// How the whole tenant stands with a cap.
@@ -123,7 +154,7 @@ impl Starts {
 
     /// How a key stands with a cap.
     pub(crate) fn of_key(&self, key: &str, at: Micros, cap: u32) -> Begun {
-        let recent = self.keys.get(key);
+        let recent = self.keys.get(key.as_bytes());
         recent.map_or_else(Begun::default, |recent| recent.standing(at, cap))
     }
 }
@@ -155,6 +186,32 @@ mod tests {
         assert_eq!(standing(61_000_000, 3), later);
         assert_eq!(starts.of_key("k", 61_000_000, 3), later);
         assert_eq!(starts.of_key("other", 61_000_000, 3), Begun::default());
+    }
+
+    #[test]
+    fn starts_are_stored_as_seconds_by_name() {
+        let mut starts = Starts::default();
+        let long = "k".repeat(100);
+        for (key, at) in [
+            ("k", 0),
+            ("k", 1),
+            ("k", 2 * SECOND_US),
+            (&long, 3 * SECOND_US),
+        ] {
+            starts.add(key, at);
+        }
+        let all = vec![(0_i64, 2_u32), (2, 1), (3, 1)];
+        for (key, seconds) in [("k", vec![(0_i64, 2_u32), (2, 1)]), (&long, vec![(3, 1)])] {
+            let mut one = starts.clone();
+            one.keys
+                .retain(|kept, _| *kept == Key::from(key.as_bytes()));
+            let (mut stored, mut wanted) = (Vec::new(), Vec::new());
+            crate::codec::append(&mut stored, &one);
+            crate::codec::append(&mut wanted, &(&all, vec![(key, seconds)], 0_u64));
+            assert_eq!(stored, wanted);
+            assert_eq!(postcard::from_bytes(&stored), Ok(one));
+        }
+        assert_eq!(postcard::from_bytes(&[0, 0, 0]), Ok(Starts::default()));
     }
 
     #[test]

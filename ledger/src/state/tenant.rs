@@ -1,76 +1,25 @@
 //! One tenant as the writer knows it: settings, quotas, and the counters of its scopes.
 
+mod calendar;
 mod near;
 
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use self::calendar::Calendar;
 use super::billing::Billing;
 use super::credit::Credit;
 use super::rules::{Limit, Rule, Rules};
 use super::scope::{Counters, FIRST};
 use super::starts::{Begun, Starts};
-use crate::calendar::{self, Span};
+use crate::calendar::Span;
 use crate::clock::Micros;
 use crate::command::Settings;
 use crate::hash::Map;
 use crate::quantity::Meter;
-use crate::quota::{Quota, Scope, StartCaps, Window};
+use crate::quota::{Quota, Scope, ScopeKind, StartCaps, Window};
 use crate::rate::{Price, Standing};
 use crate::record::{OpenHold, Run};
 use crate::rejection::Rejection;
-
-/// A way to cut time into windows: a window length in a zone.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(into = "StoredCalendar", try_from = "StoredCalendar")]
-pub(crate) struct Calendar {
-    zone_name: String,
-    zone: TimeZone,
-    window: Window,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct StoredCalendar {
-    zone_name: String,
-    window: Window,
-}
-
-impl From<Calendar> for StoredCalendar {
-    fn from(calendar: Calendar) -> Self {
-        Self {
-            zone_name: calendar.zone_name,
-            window: calendar.window,
-        }
-    }
-}
-
-impl TryFrom<StoredCalendar> for Calendar {
-    type Error = String;
-
-    fn try_from(stored: StoredCalendar) -> Result<Self, String> {
-        Self::new(&stored.zone_name, stored.window)
-            .ok_or_else(|| format!("time zone `{}` is not known", stored.zone_name))
-    }
-}
-
-impl Calendar {
-    fn new(zone_name: &str, window: Window) -> Option<Self> {
-        let zone = calendar::zone(zone_name)?;
-        Some(Self {
-            zone_name: zone_name.to_owned(),
-            zone,
-            window,
-        })
-    }
-
-    fn is(&self, zone_name: &str, window: Window) -> bool {
-        self.window == window && self.zone_name == zone_name
-    }
-
-    fn span(&self, at: Micros) -> Span {
-        calendar::span(&self.zone, self.window, at).unwrap_or(Span::EVER)
-    }
-}
 
 /// What a meter has posted and holds, and in which window.
 pub(crate) type Stands = (u128, u128, Span);
@@ -219,6 +168,7 @@ impl Tenant {
         self.stands(self.at(rule.scope), rule.calendar, rule.quota.meter, at)
     }
 
+    #[inline]
     fn stands(
         &self,
         counters: Option<&Counters>,
@@ -239,10 +189,42 @@ impl Tenant {
         places: Places,
         at: Micros,
     ) -> impl Iterator<Item = (&Limit, Stands)> {
+        self.limits_of(places, at, |_limit| true)
+    }
+
+    /// Whether all of these are as `hold` says.
+    pub(crate) fn all_limits(
+        &self,
+        places: Places,
+        at: Micros,
+        hold: impl Fn(&Limit, &Stands) -> bool,
+    ) -> bool {
+        let rules = self.rules(at);
+        for place in places {
+            let limits = rules.limits(place);
+            let counters = self.at(place).filter(|_| !limits.is_empty());
+            for limit in limits {
+                let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
+                if !hold(limit, &self.stands(counters, calendar, limit.meter, at)) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The same, but only those that are `wanted`.
+    pub(crate) fn limits_of(
+        &self,
+        places: Places,
+        at: Micros,
+        wanted: impl Fn(&Limit) -> bool + Copy,
+    ) -> impl Iterator<Item = (&Limit, Stands)> {
         let rules = self.rules(at);
         places.into_iter().flat_map(move |place| {
             let counters = self.at(place);
-            rules.limits(place).iter().map(move |limit| {
+            let limits = rules.limits(place).iter();
+            limits.filter(move |limit| wanted(limit)).map(move |limit| {
                 let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
                 (limit, self.stands(counters, calendar, limit.meter, at))
             })
@@ -305,14 +287,14 @@ impl Tenant {
         &self,
         key: &str,
         at: Micros,
-    ) -> impl Iterator<Item = (Scope, u32, Begun)> {
+    ) -> impl Iterator<Item = (ScopeKind, u32, Begun)> {
         let all = self.caps.per_minute.map(|cap| {
             let begun = self.starts.of_tenant(at, cap);
-            (Scope::Tenant, cap, begun)
+            (ScopeKind::Tenant, cap, begun)
         });
         let of_key = self.caps.key_per_minute.map(|cap| {
             let begun = self.starts.of_key(key, at, cap);
-            (Scope::Key(key.to_owned()), cap, begun)
+            (ScopeKind::Key, cap, begun)
         });
         all.into_iter().chain(of_key)
     }
@@ -326,7 +308,10 @@ impl Tenant {
         });
         let (scope, cap, begun, free_at) = full.max_by_key(|(_, _, _, free_at)| *free_at)?;
         Some(Rejection::Rate {
-            scope,
+            scope: match scope {
+                ScopeKind::Key => Scope::Key(key.to_owned()),
+                _ => Scope::Tenant,
+            },
             cap,
             begun,
             free_at,

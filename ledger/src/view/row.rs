@@ -124,6 +124,11 @@ pub(crate) struct Row {
 }
 
 impl Sums {
+    /// A word of what lies farthest from its beginning.
+    pub(crate) fn near(&self) -> u64 {
+        u64::from(self.rare.is_some()) ^ u64::from(self.costs[COMMON - 1] == Money::ZERO)
+    }
+
     fn rare(&self) -> Rare {
         self.rare.as_deref().copied().unwrap_or_default()
     }

@@ -7,6 +7,7 @@
 //! A warm row always wins over the database's: it has everything that one has, and more.
 
 use std::borrow::Borrow;
+use std::hint::black_box;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use crate::codec;
 use crate::entry::Adjusted;
 use crate::error::Error;
 use crate::hash::{Key as Names, Map};
-use crate::record::{Posting, Whose};
+use crate::record::{OpenHold, Posting, Whose};
+use crate::state::AHEAD;
 
 /// Whether the database has what a warm row has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,19 +140,29 @@ impl Rows {
         &self.store
     }
 
-    /// Words of the rows of the tenant at a place that usage under these stored names mostly
-    /// changes; see [`crate::state::coming`].
-    pub(crate) fn near(&self, tenant: u32, names: &[u8]) -> u64 {
-        let groups = usize::try_from(tenant).map(|place| self.warm.get(place));
-        let group = groups.ok().flatten().and_then(|groups| groups.get(names));
-        let word = |warm: &Warm| {
-            let last = warm.row.slots.last();
-            last.map_or(0, |slot| {
-                slot.sums.usage.executions ^ u64::from(slot.number)
-            })
+    /// Reads words of the rows that settlements of these holds, with the places of their tenants,
+    /// mostly change: at most [`AHEAD`] of them; see [`crate::state::State::bring_near`].
+    pub(crate) fn bring_near<'a>(&self, settled: impl Iterator<Item = (u32, &'a OpenHold)>) {
+        let mut groups = [const { None }; AHEAD];
+        let group = |(tenant, hold): (u32, &OpenHold)| {
+            let groups = self.warm.get(usize::try_from(tenant).ok()?)?;
+            groups.get(hold.names())
         };
-        let ends = |group: &Vec<Warm>| group.first().map_or(0, word) ^ group.last().map_or(0, word);
-        group.map_or(0, ends)
+        for (place, hold) in groups.iter_mut().zip(settled) {
+            *place = group(hold);
+        }
+        let groups = || groups.iter().flatten();
+        let rows = || {
+            groups().flat_map(|group: &&Vec<Warm>| group.first().into_iter().chain(group.last()))
+        };
+        let first = rows().fold(0, |all, warm| {
+            all ^ warm.row.slots.len() ^ usize::from(warm.care == Care::Dirty)
+        });
+        let slots = rows().filter_map(|warm| warm.row.slots.last());
+        let words = slots.fold(0, |all, slot| {
+            all ^ slot.sums.usage.executions ^ u64::from(slot.number) ^ slot.sums.near()
+        });
+        black_box((first, words));
     }
 
     /// Adds the settlement of command `lsn` by the tenant at a place, unless a row includes it

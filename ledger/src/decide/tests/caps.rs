@@ -171,7 +171,9 @@ fn a_hold_says_what_is_left_of_the_caps_on_runs() {
     let hold = bench.holds(testing::hold(1, "acme")).unwrap();
     let places = bench.state.locate(&Run::of(&testing::hold(1, "acme")));
     let tenant = bench.state.tenant("acme").unwrap();
-    let left = crate::decide::left(tenant, places.unwrap().scopes, &hold.key, hold.opened_at);
+    let run = (places.unwrap().scopes, &*hold.key, hold.opened_at);
+    let mut left = Vec::new();
+    crate::decide::left(tenant, run, &mut Vec::new(), &mut left);
     let told: Vec<_> = left.iter().map(|one| (one.limit, one.left)).collect();
     assert_eq!(told, [(5, 4), (9, 8), (7, 6), (4, 3)]);
     let day = Some((MONDAY, MONDAY + 86_400_000_000));
