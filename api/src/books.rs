@@ -11,6 +11,8 @@ use tokio::sync::Semaphore;
 pub(crate) struct Books {
     /// The kernel's counter when the server began to serve.
     baseline_us: AtomicU64,
+    /// What of that sandboxes had used before they were anybody's.
+    made_before_us: AtomicU64,
     executions: AtomicU64,
     charged_us: AtomicU64,
     overrun_us: AtomicU64,
@@ -23,6 +25,7 @@ pub(crate) struct Books {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) baseline_us: u64,
+    pub(crate) made_before_us: u64,
     /// Executions that were settled.
     pub(crate) executions: u64,
     /// CPU time of theirs that was charged.
@@ -37,6 +40,7 @@ impl Books {
     pub(crate) fn new() -> Books {
         Books {
             baseline_us: AtomicU64::new(0),
+            made_before_us: AtomicU64::new(0),
             executions: AtomicU64::new(0),
             charged_us: AtomicU64::new(0),
             overrun_us: AtomicU64::new(0),
@@ -46,8 +50,9 @@ impl Books {
     }
 
     /// Begins to count: nothing of this server's runs yet.
-    pub(crate) fn begin(&self, baseline_us: u64) {
+    pub(crate) fn begin(&self, baseline_us: u64, made_before_us: u64) {
         self.baseline_us.store(baseline_us, Ordering::SeqCst);
+        self.made_before_us.store(made_before_us, Ordering::SeqCst);
     }
 
     /// An execution was settled: what the ledger's receipt says.
@@ -66,6 +71,7 @@ impl Books {
     pub(crate) fn sums(&self) -> Settled {
         Settled {
             baseline_us: self.baseline_us.load(Ordering::SeqCst),
+            made_before_us: self.made_before_us.load(Ordering::SeqCst),
             executions: self.executions.load(Ordering::SeqCst),
             charged_us: self.charged_us.load(Ordering::SeqCst),
             overrun_us: self.overrun_us.load(Ordering::SeqCst),

@@ -210,7 +210,9 @@ impl Config {
             end_ms: self.launcher.end_ms,
             pool: runtime::PoolOptions {
                 max: self.pool.max,
+                min: self.pool.min,
                 age_ms: self.pool.age_s.saturating_mul(1_000),
+                free_memory_bytes: self.pool.free_memory_bytes,
             },
         }
     }

@@ -140,6 +140,18 @@ pub enum Start {
     Reused,
 }
 
+impl Start {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Start::Warm => "warm",
+            Start::Cold => "cold",
+            Start::Reused => "reused",
+        }
+    }
+}
+
 /// An image by name and digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageRef {

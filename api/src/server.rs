@@ -189,8 +189,8 @@ impl Running {
         walk.block_on(app.runtime.check_posture())
             .map_err(ServeError::Posture)?;
         app.posture_ok.store(true, Ordering::SeqCst);
-        app.books
-            .begin(app.runtime.used_cpu_us().map_err(ServeError::Runtime)?);
+        let used_us = app.runtime.used_cpu_us().map_err(ServeError::Runtime)?;
+        app.books.begin(used_us, app.runtime.making_cpu_us());
         let listener = TcpListener::bind(app.config.server.listen)
             .map_err(io(format!("listen on {}", app.config.server.listen)))?;
         let address = listener

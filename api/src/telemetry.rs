@@ -80,6 +80,14 @@ fn describe() {
     describe_gauge!("farebox_slots_free", "Slots of the machine that are free.");
     describe_gauge!("farebox_slots_waiting", "Executions that wait for a slot.");
     describe_gauge!(
+        "farebox_sandboxes_ready",
+        "Sandboxes that were made ahead and stand ready."
+    );
+    describe_counter!(
+        "farebox_starts_total",
+        "Programs started, by start: warm (in a sandbox made ahead) or cold."
+    );
+    describe_gauge!(
         "farebox_async_waiting",
         "Executions that wait for their tenant's turn."
     );
@@ -223,6 +231,7 @@ pub(crate) fn render(app: &App) -> String {
     set("farebox_executions_in_flight", count(app.live.count()));
     set("farebox_slots_free", count(free));
     set("farebox_slots_waiting", count(waiting));
+    set("farebox_sandboxes_ready", count(app.runtime.ready()));
     set("farebox_async_waiting", count(app.turns.waiting()));
     let (pending, age) = app.outbox.lag();
     set("farebox_outbox_pending", count(pending));

@@ -169,6 +169,17 @@ impl Runtime {
         }
     }
 
+    /// CPU time that sandboxes have used before they were anybody's, in us, since this server began:
+    /// their init, and what was started ahead in them. A part of [`Runtime::used_cpu_us`].
+    #[must_use]
+    pub fn making_cpu_us(&self) -> u64 {
+        match &self.backend {
+            Backend::Live(live) => live.making_cpu_us(),
+            #[cfg(feature = "fake")]
+            Backend::Fake(_) => 0,
+        }
+    }
+
     /// How many sandboxes that were made ahead stand ready.
     #[must_use]
     pub fn ready(&self) -> usize {

@@ -172,6 +172,9 @@ fn executions_and_the_kernels_count_of_all_sandboxes_are_reconciled() {
         of("charged_us") + of("overrun_us") + of("residual_us"),
         "{cpu}"
     );
+    // Each was made before it was anybody's, and an interpreter was started in most.
+    assert!(of("making_us") > 0, "{cpu}");
+    assert!(of("making_us") <= of("residual_us"), "{cpu}");
     // Making and ending a sandbox costs milliseconds, not a part of the bill.
     assert!(of("residual_per_execution_us") < 200_000, "{cpu}");
     assert_eq!(server.stop(), Some(0));

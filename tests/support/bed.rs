@@ -139,7 +139,7 @@ impl Bed {
             start_ms: 30_000,
             put_ms: 30_000,
             end_ms: 30_000,
-            pool: PoolOptions { max: 0, age_ms: 1 },
+            pool: PoolOptions::default(),
         };
         let runtime = executor
             .block_on(Runtime::connect(handle, options))

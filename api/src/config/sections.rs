@@ -104,7 +104,9 @@ pub struct Request {
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     pub max: usize,
+    pub min: usize,
     pub age_s: u64,
+    pub free_memory_bytes: u64,
 }
 
 /// `[sandbox]`

@@ -120,6 +120,7 @@ async fn start(
         },
         at_us: app.clock.wall_us(),
     };
+    metrics::counter!("farebox_starts_total", "start" => started.how.as_str()).increment(1);
     flight.advance(crate::live::Phase::Running, |record| {
         record.limits = Some(limits);
         record.start = Some(started.how);

@@ -77,6 +77,9 @@ pub(crate) struct CpuView {
     /// The rest: what `explained_by` names. Below zero something was charged that the kernel has
     /// not counted.
     pub residual_us: i64,
+    /// What of the rest sandboxes have used before they were anybody's: the making of each, and
+    /// what was started ahead.
+    pub making_us: u64,
     /// The rest for each execution that has ended.
     pub residual_per_execution_us: i64,
     /// Executions settled.
@@ -279,6 +282,7 @@ fn number(meter: Meter, value: i128) -> String {
 
 fn cpu(app: &Arc<App>) -> Result<CpuView, ApiError> {
     let sums = app.books.sums();
+    let made_us = app.runtime.making_cpu_us();
     let used = app
         .runtime
         .used_cpu_us()
@@ -300,12 +304,13 @@ fn cpu(app: &Arc<App>) -> Result<CpuView, ApiError> {
         charged_us: sums.charged_us,
         overrun_us: sums.overrun_us,
         residual_us,
+        making_us: made_us.saturating_sub(sums.made_before_us),
         residual_per_execution_us: residual_us.checked_div(ended).unwrap_or(0),
         executions: sums.executions,
         released: sums.released,
         in_flight: u64::try_from(app.live.count()).unwrap_or(u64::MAX),
         explained_by: [
-            "making a sandbox and its init, before the run that is charged",
+            "making_us: sandboxes and their inits, and interpreters started ahead, before a run is charged",
             "what still ran between the end of the main process and its kill",
             "executions under way, and sandboxes that wait",
             "executions that were released without a charge, and readers of files that were kept",

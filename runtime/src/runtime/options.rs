@@ -107,7 +107,7 @@ mod tests {
             start_ms: 1,
             put_ms: 1,
             end_ms: 1,
-            pool: PoolOptions { max: 0, age_ms: 1 },
+            pool: PoolOptions::default(),
         };
         let effective = |bytes, inodes| {
             let found = options.effective(&limits(bytes, inodes));

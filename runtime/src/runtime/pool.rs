@@ -1,7 +1,8 @@
 //! Sandboxes made ahead: what stands ready of each kind, and how many are wanted. No I/O.
 //!
 //! As many are wanted of a kind as were asked for within its busiest quarter of a second, and one
-//! more; the memory of that halves with every minute. Each is used once.
+//! more; the memory of that halves with every minute. Of the kind that was asked for last, never
+//! fewer than a least number are wanted. Each is used once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -20,13 +21,18 @@ const BACK_OFF_US: u64 = 5_000_000;
 /// How long none is made ahead when there was no room for one that was asked for, in us.
 const REST_US: u64 = 250_000;
 
-/// What may be made ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What may be made ahead; nothing by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolOptions {
     /// Most sandboxes that stand ready or are being made ahead; 0: none.
     pub max: usize,
+    /// How many of the kind that was asked for last are kept, however long ago that was; as many as
+    /// `max` at most.
+    pub min: usize,
     /// How old one may become before it is replaced, in ms.
     pub age_ms: u64,
+    /// Memory that must be available on the host, in bytes: with less, what stands ready is ended.
+    pub free_memory_bytes: u64,
 }
 
 /// What cannot be changed once a sandbox is made.
@@ -79,6 +85,8 @@ pub(super) struct Taken<T> {
 pub(super) struct Pool<T> {
     options: PoolOptions,
     shelves: HashMap<Kind, Shelf<T>>,
+    /// The kind that was asked for last.
+    last: Option<Kind>,
 }
 
 #[derive(Debug)]
@@ -132,6 +140,7 @@ impl<T> Pool<T> {
         Pool {
             options,
             shelves: HashMap::new(),
+            last: None,
         }
     }
 
@@ -159,6 +168,7 @@ impl<T> Pool<T> {
             not_before_us: 0,
         });
         shelf.demand.note(now_us);
+        self.last = Some(kind);
         // One that was made with fewer open files does for nobody who asks for more.
         let open_files = shelf.recipe.limits.open_files.max(limits.open_files);
         shelf.recipe.limits = WireLimits {
@@ -198,13 +208,15 @@ impl<T> Pool<T> {
         if all >= self.options.max {
             return None;
         }
-        let lacks = |shelf: &Shelf<T>| {
-            shelf.not_before_us <= now_us && shelf.len() < shelf.demand.wanted(now_us)
+        let (last, min) = (self.last, self.options.min);
+        let lacks = |kind: Kind, shelf: &Shelf<T>| {
+            let least = if last == Some(kind) { min } else { 0 };
+            shelf.not_before_us <= now_us && shelf.len() < shelf.demand.wanted(now_us).max(least)
         };
         let (kind, shelf) = self
             .shelves
             .iter_mut()
-            .filter(|(_, shelf)| lacks(shelf))
+            .filter(|(kind, shelf)| lacks(**kind, shelf))
             .min_by_key(|(_, shelf)| shelf.len())?;
         shelf.making += 1;
         Some((*kind, shelf.recipe.clone()))
@@ -242,8 +254,10 @@ impl<T> Pool<T> {
     pub(super) fn surplus(&mut self, now_us: u64) -> Vec<T> {
         let age_us = self.options.age_ms.saturating_mul(1000);
         let mut out = Vec::new();
-        self.shelves.retain(|_kind, shelf| {
-            let wanted = shelf.demand.wanted(now_us);
+        let (last, min) = (self.last, self.options.min);
+        self.shelves.retain(|kind, shelf| {
+            let least = if last == Some(*kind) { min } else { 0 };
+            let wanted = shelf.demand.wanted(now_us).max(least);
             while let Some((since_us, ..)) = shelf.ready.front()
                 && (shelf.ready.len() > wanted || now_us.saturating_sub(*since_us) > age_us)
             {
@@ -265,7 +279,13 @@ impl<T> Pool<T> {
 
     /// How many stand ready.
     pub(super) fn ready(&self) -> usize {
-        self.shelves.values().map(|shelf| shelf.ready.len()).sum()
+        self.all_ready().count()
+    }
+
+    /// All that stand ready.
+    pub(super) fn all_ready(&self) -> impl Iterator<Item = &T> {
+        let shelves = self.shelves.values();
+        shelves.flat_map(|shelf| shelf.ready.iter().map(|(.., sandbox)| sandbox))
     }
 
     /// Takes everything out.
@@ -303,8 +323,11 @@ mod tests {
     }
 
     fn pool(max: usize) -> Pool<u32> {
-        let age_ms = 10 * HALF_LIFE_US / 1000;
-        Pool::new(PoolOptions { max, age_ms })
+        Pool::new(PoolOptions {
+            max,
+            age_ms: 10 * HALF_LIFE_US / 1000,
+            ..PoolOptions::default()
+        })
     }
 
     /// Makes all that is wanted; how many those were.
@@ -320,6 +343,21 @@ mod tests {
     fn take(pool: &mut Pool<u32>, image: u8, limits: &WireLimits) -> Option<u32> {
         let taken = pool.take(kind(image), limits, false);
         taken.map(|taken| taken.sandbox)
+    }
+
+    #[test]
+    fn the_kind_asked_for_last_keeps_its_least_number_for_good() {
+        let mut pool = pool(100);
+        pool.options.min = 3;
+        pool.note(kind(1), &LIMITS, None, 0);
+        assert_eq!(fill(&mut pool, 0), 3);
+        pool.note(kind(2), &LIMITS, None, 1);
+        assert_eq!(fill(&mut pool, 1), 3);
+        let late = 9 * HALF_LIFE_US;
+        assert_eq!(pool.surplus(late).len(), 3, "of the first kind");
+        assert!(take(&mut pool, 2, &LIMITS).is_some());
+        assert_eq!(fill(&mut pool, late), 1);
+        assert_eq!(pool.ready(), 3);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ const LOOK_COUNT: usize = 100;
 pub(super) struct Shares {
     names: Mutex<HashMap<String, Crowd>>,
     joined: Notify,
+    /// What sandboxes had used before they were anybody's, in us.
+    before_us: AtomicU64,
 }
 
 /// The sandboxes of one name.
@@ -93,6 +96,11 @@ impl Shares {
     pub(super) fn has(&self, name: &str) -> bool {
         let names = self.names();
         names.get(name).is_some_and(|crowd| !crowd.live.is_empty())
+    }
+
+    /// CPU time of sandboxes before they were anybody's, in us.
+    pub(super) fn before_us(&self) -> u64 {
+        self.before_us.load(Ordering::Relaxed)
     }
 
     /// Whether what this name has had lately puts it behind others.
@@ -177,7 +185,8 @@ impl Part {
     /// The sandbox has been made: its place is written to these files from now on.
     pub(super) fn attach(&self, files: CpuFiles) {
         // What was used before is not its owner's.
-        let seen_us = files.usage.used_us().unwrap_or(0);
+        let seen_us = files.used_us();
+        self.shares.before_us.fetch_add(seen_us, Ordering::Relaxed);
         let mut names = self.shares.names();
         if let Some(crowd) = names.get_mut(&self.name) {
             let seat = Seat { files, seen_us };
@@ -223,6 +232,13 @@ impl Crowd {
                     .for_each(|seat| write(&seat.files.weight, self.weight()));
             }
         }
+    }
+}
+
+impl CpuFiles {
+    /// CPU time used since the sandbox was made, in us; 0 where that cannot be read.
+    pub(super) fn used_us(&self) -> u64 {
+        self.usage.used_us().unwrap_or(0)
     }
 }
 

@@ -193,7 +193,9 @@ impl Live {
             for made in surplus {
                 self.end_idle(made).await;
             }
-            loop {
+            while self.is_memory_short() && self.give_way().await {}
+            let is_short = self.is_memory_short();
+            while !is_short {
                 let next = self.ahead.pool().next(self.clock.now_us());
                 let Some((kind, recipe)) = next else { break };
                 tokio::spawn(Arc::clone(&self).make_ahead(kind, recipe));
@@ -204,6 +206,21 @@ impl Live {
             }
         }
         drop(self.ahead.pool().drain());
+    }
+
+    /// Whether the host has less memory than must be left for what is asked for.
+    fn is_memory_short(&self) -> bool {
+        let least = self.options.pool.free_memory_bytes;
+        // What cannot be told holds nothing back: the kernel's own limits stay.
+        least > 0 && available_bytes().is_some_and(|bytes| bytes < least)
+    }
+
+    /// CPU time that sandboxes have used before they were anybody's, in us: those that stand ready
+    /// too.
+    pub(crate) fn making_cpu_us(&self) -> u64 {
+        let pool = self.ahead.pool();
+        let ready = pool.all_ready().map(|made| made.cpu.used_us());
+        ready.sum::<u64>().saturating_add(self.shares.before_us())
     }
 
     async fn make_ahead(self: Arc<Live>, kind: Kind, recipe: Recipe) {
@@ -285,6 +302,16 @@ async fn start_ahead(
         Some(runner::READY) => Ok(pipes),
         _ => Err(gone()),
     }
+}
+
+/// Memory that the kernel could give without swapping, in bytes.
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// A new id, ordered by time like those that callers make.

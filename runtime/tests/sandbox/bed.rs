@@ -124,7 +124,7 @@ fn start(images_dir: &Path, state_dir: &Path) -> (runtime::LauncherHandle, Optio
         start_ms: 20_000,
         put_ms: 20_000,
         end_ms: 10_000,
-        pool: PoolOptions { max: 0, age_ms: 1 },
+        pool: PoolOptions::default(),
     };
     (handle, options)
 }
@@ -159,7 +159,7 @@ impl Bed {
 
     /// Starts another launcher on the same state, as a restarted server does.
     pub(crate) fn restart(&mut self) {
-        self.restart_with(PoolOptions { max: 0, age_ms: 1 });
+        self.restart_with(PoolOptions::default());
     }
 
     /// The same, with sandboxes made ahead.

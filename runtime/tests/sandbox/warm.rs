@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("a_dead_sandbox_is_claimed_by_nobody", dead),
     ("an_old_sandbox_is_replaced", old),
+    ("nothing_stands_ready_while_memory_is_short", short),
 ];
 
 pub(crate) const FOREVER_MS: u64 = 3_600_000;
@@ -23,7 +24,11 @@ pub(crate) const FOREVER_MS: u64 = 3_600_000;
 /// A runtime that makes at most `max` ahead, of which as many stand ready as one request calls for.
 pub(crate) fn pooled(bed: &mut Bed, max: usize, age_ms: u64) {
     bed.block_on(bed.runtime.drain());
-    bed.restart_with(PoolOptions { max, age_ms });
+    bed.restart_with(PoolOptions {
+        max,
+        age_ms,
+        ..PoolOptions::default()
+    });
     let first = bed.open(limits());
     assert!(!first.is_warm(), "nobody had asked before");
     bed.block_on(first.discard());
@@ -166,4 +171,24 @@ fn old(bed: &mut Bed) {
         before.iter().all(|shim| !now.contains(shim))
     });
     assert!(replaced);
+}
+
+fn short(bed: &mut Bed) {
+    pooled(bed, 2, FOREVER_MS);
+    bed.block_on(bed.runtime.drain());
+    bed.restart_with(PoolOptions {
+        max: 2,
+        age_ms: FOREVER_MS,
+        free_memory_bytes: u64::MAX,
+        ..PoolOptions::default()
+    });
+    // Longer each than it takes to look for what is wanted.
+    for _ in 0..3 {
+        let sandbox = bed.open(limits());
+        assert!(!sandbox.is_warm());
+        bed.block_on(sandbox.discard());
+        let report = bed.run(&Run::shell("sleep 0.7"));
+        assert_eq!(report.outcome, Outcome::Exited { code: 0 }, "{report:?}");
+        assert_eq!(bed.runtime.ready(), 0);
+    }
 }
