@@ -169,8 +169,8 @@ impl Runtime {
         }
     }
 
-    /// CPU time that sandboxes have used before they were anybody's, in us, since this server began:
-    /// their init, and what was started ahead in them. A part of [`Runtime::used_cpu_us`].
+    /// CPU time that sandboxes have used before they were anybody's, in us, since this server
+    /// began: their init, and what was started ahead in them. A part of [`Runtime::used_cpu_us`].
     #[must_use]
     pub fn making_cpu_us(&self) -> u64 {
         match &self.backend {

@@ -43,6 +43,22 @@ fn a_full_machine_answers_overloaded_and_leaves_nothing_held() {
         .expect(200);
 }
 
+#[test]
+fn starts_are_counted_by_how_they_were_made() {
+    let server = small("1", "1");
+    let acme = server.tenant("acme");
+    acme.post("/v1/executions", &json!({"code": "print 1"}))
+        .expect(200);
+    let metrics = server.admin().get("/metrics").text();
+    let count = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("farebox_starts_total{start=\"cold\"} "));
+    // Other tests of this process count too.
+    let count = count.and_then(|count| count.parse::<u64>().ok());
+    assert!(count.is_some_and(|count| count > 0), "{metrics}");
+    assert!(metrics.contains("farebox_sandboxes_ready 0\n"), "{metrics}");
+}
+
 /// The key was taken with the hold; a refusal after it must not stand for a day.
 #[test]
 fn a_key_whose_run_found_the_machine_full_can_be_tried_again() {

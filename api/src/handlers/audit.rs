@@ -310,7 +310,7 @@ fn cpu(app: &Arc<App>) -> Result<CpuView, ApiError> {
         released: sums.released,
         in_flight: u64::try_from(app.live.count()).unwrap_or(u64::MAX),
         explained_by: [
-            "making_us: sandboxes and their inits, and interpreters started ahead, before a run is charged",
+            "making_us: sandboxes, and interpreters started ahead, before a run is charged",
             "what still ran between the end of the main process and its kill",
             "executions under way, and sandboxes that wait",
             "executions that were released without a charge, and readers of files that were kept",

@@ -105,7 +105,14 @@ pub(crate) async fn read(call: Call) -> Answer {
         }
     };
     let (sender, pieces) = mpsc::channel(1);
-    drop(call.app.walk.spawn(send(kept, path, (start, end), sender)));
+    let mut at = start;
+    if start < end {
+        // Before the head: once that is told, a file that has gone is a connection that is cut.
+        let first = piece(&kept, &path, (start, end)).await?;
+        at = start.saturating_add(u64::try_from(first.len()).unwrap_or(u64::MAX));
+        drop(sender.try_send(Ok(first)));
+    }
+    drop(call.app.walk.spawn(send(kept, path, (at, end), sender)));
     let body = Pieces {
         size: end - start,
         pieces,
@@ -252,6 +259,15 @@ fn range(text: &str, size: u64) -> Result<Option<(u64, u64)>, Unsatisfiable> {
     Ok(Some(found))
 }
 
+/// Some bytes of a file from `start` on, at most to `end`; at least one.
+async fn piece(kept: &Kept, path: &[u8], (start, end): (u64, u64)) -> Result<Bytes, ApiError> {
+    let piece = kept.read(path, start, PIECE.min(end - start)).await;
+    match piece.map_err(unreadable)? {
+        piece if piece.bytes.is_empty() => Err(ApiError::SandboxGone),
+        piece => Ok(Bytes::from(piece.bytes)),
+    }
+}
+
 /// Reads a file from `start` to `end`, as fast as somebody takes it.
 async fn send(
     kept: Kept,
@@ -261,11 +277,7 @@ async fn send(
 ) {
     let mut at = start;
     while at < end {
-        let piece = kept.read(&path, at, PIECE.min(end - at)).await;
-        let piece = match piece {
-            Ok(piece) if !piece.bytes.is_empty() => Ok(Bytes::from(piece.bytes)),
-            Ok(_) | Err(_) => Err(Cut),
-        };
+        let piece = piece(&kept, &path, (at, end)).await.map_err(|_gone| Cut);
         let read = piece
             .as_ref()
             .map_or(end, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
