@@ -194,11 +194,8 @@ impl Live {
                 self.end_idle(made).await;
             }
             while self.is_memory_short() && self.give_way().await {}
-            let is_short = self.is_memory_short();
-            while !is_short {
-                let next = self.ahead.pool().next(self.clock.now_us());
-                let Some((kind, recipe)) = next else { break };
-                tokio::spawn(Arc::clone(&self).make_ahead(kind, recipe));
+            if !self.is_memory_short() {
+                self.make_all_ahead();
             }
             tokio::select! {
                 () = self.ahead.asked.notified() => sleep(AFTER).await,
@@ -206,6 +203,15 @@ impl Live {
             }
         }
         drop(self.ahead.pool().drain());
+    }
+
+    /// Begins to make whatever is wanted.
+    fn make_all_ahead(self: &Arc<Live>) {
+        loop {
+            let next = self.ahead.pool().next(self.clock.now_us());
+            let Some((kind, recipe)) = next else { return };
+            tokio::spawn(Arc::clone(self).make_ahead(kind, recipe));
+        }
     }
 
     /// Whether the host has less memory than must be left for what is asked for.
