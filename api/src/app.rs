@@ -14,6 +14,7 @@ use crate::books::Books;
 use crate::budgets::Watch;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::execute::ahead::Granted;
 use crate::gate::Gate;
 use crate::images::ImageSource;
 use crate::kept::KeptFiles;
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) ledger: Ledger,
     /// Runs untrusted code.
     pub(crate) runtime: Runtime,
+    /// Whose sandbox may be taken before its hold is durable.
+    pub(crate) granted: Granted,
     /// Where images are looked up.
     pub(crate) images: Arc<dyn ImageSource>,
     /// Signs and verifies tokens.

@@ -3,12 +3,13 @@
 //! | step | file | may refuse with | leaves behind |
 //! |---|---|---|---|
 //! | resolve | `resolve.rs` | 400, 403, 404 | nothing |
-//! | admit | `admit.rs` | 402, 409, 422, 429, 503 | a durable hold for the worst case, and a slot |
+//! | admit | `admit.rs`, `ahead.rs` | 402, 409, 422, 429, 503 | a durable hold, and a slot |
 //! | run | `run.rs` | never: failure is a value | captured output |
 //! | settle | `settle.rs` | storage fault only | an entry, durable |
 //! | reply | `reply.rs` | never | the record |
 
 pub(crate) mod admit;
+pub(crate) mod ahead;
 mod reply;
 pub(crate) mod request;
 mod resolve;
@@ -106,14 +107,14 @@ async fn execute(app: Arc<App>, plan: Plan, flight: Arc<Flight>) {
         app: Arc::clone(&app),
         flight: Arc::clone(&flight),
     };
-    let admission = match admit::admit(&app, &plan, &flight).await {
-        Ok(Admitted::Fresh(admission)) => admission,
+    let mut admission = match admit::admit(&app, &plan, &flight).await {
+        Ok(Admitted::Fresh(admission)) => *admission,
         Ok(Admitted::Replay(record)) => return reply::replayed(&flight, record),
         Ok(Admitted::Cancelled) => return reply::cancelled(&app, &flight),
         Err(refused) => return reply::refused(&app, &flight, refused),
     };
-    let ran = run::run(&app, plan, &admission, &flight).await;
-    match settle::settle(&app, ran, *admission).await {
+    let ran = run::run(&app, plan, &mut admission, &flight).await;
+    match settle::settle(&app, ran, admission).await {
         Ok(record) => reply::finished(&app, &flight, record),
         Err(broken) => reply::refused(&app, &flight, broken),
     }

@@ -27,6 +27,7 @@ use crate::budgets::{self, Watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::execute::ahead::Granted;
 use crate::gate::Gate;
 use crate::images::{ImageSource, KnownImages};
 use crate::kept::KeptFiles;
@@ -355,6 +356,7 @@ pub(crate) async fn assemble(
         clock,
         ledger,
         runtime,
+        granted: Granted::default(),
         images,
         keys,
         proof,

@@ -116,6 +116,18 @@ impl Runtime {
         }
     }
 
+    /// A sandbox that stands ready for this, idle; none if there is none. It has an id of its own.
+    pub async fn open_ready(&self, spec: &SandboxSpec) -> Option<Sandbox> {
+        match &self.backend {
+            Backend::Live(live) => {
+                let image = WireImage::Digest(spec.image.0);
+                live.open_ready(spec, image).await.map(Sandbox::live)
+            }
+            #[cfg(feature = "fake")]
+            Backend::Fake(_) => None,
+        }
+    }
+
     /// Opens one live sandbox on an empty root and has it looked at from outside.
     ///
     /// # Errors

@@ -1,14 +1,17 @@
-//! More runs at once than there are slots: they wait in the queue, and none is refused that fits.
+//! Runs that wait for a slot, and runs that are refused: none of those that fit, and nothing is
+//! used up by the others.
 
 use serde_json::json;
 
 use crate::http::{self, Request};
 use crate::server::{self, Server};
-use crate::world::World;
+use crate::world::{World, wait_until};
 
 /// Rounds of a full queue over two slots.
 const ROUNDS: usize = 5;
 const AT_ONCE: usize = 8;
+/// Longest that it may take until a sandbox was made ahead.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 #[test]
 fn who_has_waited_for_a_slot_gets_a_sandbox_though_the_last_is_still_being_cleared_away() {
@@ -42,5 +45,43 @@ fn who_has_waited_for_a_slot_gets_a_sandbox_though_the_last_is_still_being_clear
             }
         });
     }
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// While a hold becomes durable, a sandbox that stands ready is taken for it already.
+#[test]
+fn who_is_refused_uses_up_nothing_that_stands_ready() {
+    let Some(world) = World::enter("refusals beside what stands ready") else {
+        return;
+    };
+    let dir = server::data_dir();
+    let mut server = Server::start(&world, dir.path(), &[("FAREBOX_POOL__MIN", "4")]);
+    let (acme, other) = (server.tenant("acme"), server.tenant("other"));
+    let body = json!({ "language": "python", "code": "print(42)" });
+    let ask = |token: &str| {
+        let request = Request {
+            method: "POST",
+            path: "/v1/executions",
+            token,
+            body: Some(&body),
+            ..Request::default()
+        };
+        server.ask(&request).unwrap()
+    };
+    assert_eq!(ask(&acme).status, 200);
+    let warm = wait_until(PATIENCE, || {
+        let answer = ask(&acme);
+        (answer.body["start"] == "warm").then_some(answer)
+    });
+    assert_eq!(warm.unwrap().body["stdout"], "42\n");
+    let quota =
+        json!({ "quotas": [{ "meter": "executions", "window": "lifetime", "limit": "1" }] });
+    server.admin("PUT", "/v1/tenants/acme/quotas", Some(&quota));
+    // Of those that stand ready the refusals take one at most.
+    for _ in 0..20 {
+        assert_eq!(ask(&acme).status, 429);
+    }
+    let answer = ask(&other);
+    assert_eq!(answer.body["start"], "warm", "{}", answer.body);
     assert_eq!(server.stop(), Some(0));
 }

@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::Sandbox;
+
 use ledger::{Busy, Held, HoldRequest, Id, OnLow, Receipt, Rejection, Settlement};
 
-use super::Mode;
 use super::resolve::Plan;
+use super::{Mode, ahead};
 use crate::app::App;
 use crate::error::{ApiError, rejected};
 use crate::idempotency::{self, Earlier, Key};
@@ -25,6 +27,8 @@ use crate::turns::{TooMany, Turn};
 pub(crate) struct Admission {
     hold: OpenHold,
     pub(super) held: Held,
+    /// Where the plan's files are already.
+    pub(super) ready: Option<Sandbox>,
     _slot: Slot,
 }
 
@@ -66,9 +70,10 @@ pub(super) async fn admit(
     plan: &Plan,
     flight: &Flight,
 ) -> Result<Admitted, ApiError> {
-    let (hold, held) = tokio::select! {
-        held = hold(app, plan, flight) => match held? {
-            Attempt::Held(hold, held) => (hold, held),
+    let both = async { tokio::join!(hold(app, plan, flight), ahead::take(app, plan)) };
+    let (hold, held, ready) = tokio::select! {
+        (held, ready) = both => match held? {
+            Attempt::Held(hold, held) => (hold, held, ready),
             Attempt::Replay(record) => return Ok(Admitted::Replay(record)),
             Attempt::Capped(no) => return Err(rejected(no, app.clock.wall_us())),
         },
@@ -76,15 +81,23 @@ pub(super) async fn admit(
             return Ok(Admitted::Cancelled);
         }
     };
+    app.granted.put(&plan.record.tenant);
     flight.note_left(held.left.clone());
     if plan.mode == Mode::Async {
         flight.advance(Phase::Queued, |_| ());
     }
-    let slot = tokio::select! {
-        slot = app.machine.claim(&plan.record.tenant) => slot,
-        () = flight.until_cancelled() => {
-            hold.release("cancelled before it ran").await;
-            return Ok(Admitted::Cancelled);
+    let (slot, ready) = match app.machine.claim_free() {
+        Some(slot) => (Ok(slot), ready),
+        // A sandbox that waits is in the way of those who have a slot.
+        None => {
+            drop(ready);
+            tokio::select! {
+                slot = app.machine.claim(&plan.record.tenant) => (slot, None),
+                () = flight.until_cancelled() => {
+                    hold.release("cancelled before it ran").await;
+                    return Ok(Admitted::Cancelled);
+                }
+            }
         }
     };
     let Ok(slot) = slot else {
@@ -97,6 +110,7 @@ pub(super) async fn admit(
     Ok(Admitted::Fresh(Box::new(Admission {
         hold,
         held: *held,
+        ready,
         _slot: slot,
     })))
 }

@@ -43,10 +43,14 @@ pub(super) enum End {
 }
 
 /// Runs the plan under its admission.
-pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &Arc<Flight>) -> Ran {
-    // Without random bytes the id is all zeros, and the runtime refuses the second sandbox of that
-    // name.
-    let mut sandbox = SandboxId(ids::new(&app.clock).unwrap_or_default());
+pub(super) async fn run(
+    app: &App,
+    plan: Plan,
+    admission: &mut Admission,
+    flight: &Arc<Flight>,
+) -> Ran {
+    let mut sandbox = SandboxId([0; 16]);
+    let ready = admission.ready.take();
     let granted = admission.held.granted;
     let limits = Limits {
         wall_ms: granted.wall_ms,
@@ -57,7 +61,15 @@ pub(super) async fn run(app: &App, plan: Plan, admission: &Admission, flight: &A
     let execution = plan.id;
     let mut record = plan.record.clone();
     record.limits = Some(limits);
-    let end = match start(app, plan, (&mut sandbox, limits), reduced, flight).await {
+    let opened = open_with_files(app, &plan, limits, ready).await;
+    if let Ok(opened) = &opened {
+        sandbox = opened.id();
+    }
+    let ran = match opened {
+        Ok(opened) => Ok(start(app, plan, (opened, limits), reduced, flight).await),
+        Err(error) => Err(error),
+    };
+    let end = match ran {
         Ok((report, started)) => {
             record.start = Some(started.how);
             record.started_at = Some(rfc3339(started.at_us));
@@ -86,28 +98,46 @@ struct Started {
     at_us: i64,
 }
 
-/// Opens a sandbox, which may have another id, lays the files, runs the process.
-async fn start(
-    app: &App,
-    plan: Plan,
-    (id, limits): (&mut SandboxId, Limits),
-    reduced: bool,
-    flight: &Arc<Flight>,
-) -> Result<(Report, Started), StartError> {
-    let spec = SandboxSpec {
-        id: *id,
-        owner: plan.record.tenant,
+/// What the plan's sandbox must be.
+pub(super) fn spec(app: &App, plan: &Plan, limits: Limits) -> SandboxSpec {
+    SandboxSpec {
+        // Without random bytes the id is all zeros, and the runtime refuses the second sandbox of
+        // that name.
+        id: SandboxId(ids::new(&app.clock).unwrap_or_default()),
+        owner: plan.record.tenant.clone(),
         image: plan.image,
         limits: limits.to_runtime(),
         network: Network::None,
-        interpreter: plan.interpreter,
-    };
-    let mut sandbox = open(app, &spec).await?;
-    *id = sandbox.id();
+        interpreter: plan.interpreter.clone(),
+    }
+}
+
+/// A sandbox with the plan's files in it: `ready`, if that is one.
+async fn open_with_files(
+    app: &App,
+    plan: &Plan,
+    limits: Limits,
+    ready: Option<Sandbox>,
+) -> Result<Sandbox, StartError> {
+    if let Some(ready) = ready {
+        return Ok(ready);
+    }
+    let mut sandbox = open(app, &spec(app, plan, limits)).await?;
     if let Err(error) = sandbox.put(&plan.files).await {
         sandbox.discard().await;
         return Err(error);
     }
+    Ok(sandbox)
+}
+
+/// Runs the process.
+async fn start(
+    app: &App,
+    plan: Plan,
+    (sandbox, limits): (Sandbox, Limits),
+    reduced: bool,
+    flight: &Arc<Flight>,
+) -> (Report, Started) {
     let mut process = plan.process;
     process.wall_ms = limits.wall_ms;
     process.cpu_ms = limits.cpu_ms;
@@ -131,7 +161,7 @@ async fn start(
     let report = sandbox
         .run(process, Some(sink), flight.cancel_signal())
         .await;
-    Ok((report, started))
+    (report, started)
 }
 
 /// Opens a sandbox; files that are kept give way to it, the oldest first.

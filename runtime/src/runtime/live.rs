@@ -57,7 +57,8 @@ struct State {
     asked: HashMap<Id, oneshot::Sender<Refusal>>,
     /// Sandboxes whose slots are taken.
     slots: HashSet<Id>,
-    /// Sandboxes that have been answered for and are not gone.
+    /// Sandboxes that will soon be gone: those that have been answered for, and those of which it
+    /// is not certain that anything will run in them.
     ending: HashSet<Id>,
     /// How many have gone.
     gone: u64,
@@ -225,6 +226,21 @@ impl Live {
         state.unsettled.insert(id.0, shim);
         if state.slots.contains(&id.0) {
             state.ending.insert(id.0);
+        }
+    }
+
+    /// Notes that nothing may ever run in a sandbox, unless [`Live::expect_no_end`] follows.
+    pub(super) fn expect_end(&self, id: SandboxId) {
+        let mut state = self.state();
+        if state.slots.contains(&id.0) {
+            state.ending.insert(id.0);
+        }
+    }
+
+    /// Something runs in a sandbox.
+    pub(crate) fn expect_no_end(&self, id: SandboxId) {
+        if self.state().ending.remove(&id.0) {
+            self.changed.notify_waiters();
         }
     }
 

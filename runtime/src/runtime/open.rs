@@ -33,6 +33,27 @@ pub(super) struct Made {
 }
 
 impl Live {
+    /// A sandbox that was made ahead, if one stands ready; it has an id of its own. Whoever takes
+    /// one soon runs something in it or drops it.
+    pub(crate) async fn open_ready(
+        self: &Arc<Live>,
+        spec: &SandboxSpec,
+        image: WireImage,
+    ) -> Option<LiveSandbox> {
+        if !self.healthy() || !spec.limits.zeros().is_empty() {
+            return None;
+        }
+        let make = self.wanted(spec, image).ok()?;
+        let kind = Kind::of(&make, spec.interpreter.is_some())?;
+        if self.shares.is_behind(&spec.owner) {
+            return None;
+        }
+        let sandbox = self.claim(spec, kind, &make.limits).await?;
+        self.note_asked(spec, kind, &make.limits);
+        self.expect_end(sandbox.id());
+        Some(sandbox)
+    }
+
     /// Opens a sandbox, idle; `image` is its root. One that was made ahead has an id of its own.
     pub(crate) async fn open(
         self: &Arc<Live>,
@@ -52,9 +73,11 @@ impl Live {
             // What stands ready is replaced at everyone's cost: whoever has had too much waits for
             // their own.
             && !self.shares.is_behind(&spec.owner)
-            && let Some(sandbox) = self.claim(spec, kind, &make.limits).await
         {
-            return Ok(sandbox);
+            self.note_asked(spec, kind, &make.limits);
+            if let Some(sandbox) = self.claim(spec, kind, &make.limits).await {
+                return Ok(sandbox);
+            }
         }
         let until_us = self.clock.now_us() + self.options.end_ms * 1_000;
         loop {

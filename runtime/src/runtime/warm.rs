@@ -56,6 +56,13 @@ impl Ahead {
 }
 
 impl Live {
+    /// Notes that a sandbox of the kind was asked for.
+    pub(super) fn note_asked(&self, spec: &SandboxSpec, kind: Kind, limits: &WireLimits) {
+        let interpreter = spec.interpreter.as_ref();
+        let now_us = self.clock.now_us();
+        self.ahead.pool().note(kind, limits, interpreter, now_us);
+    }
+
     /// A sandbox of the kind that was made ahead, held to the limits; none if none is ready.
     pub(super) async fn claim(
         self: &Arc<Live>,
@@ -63,9 +70,6 @@ impl Live {
         kind: Kind,
         limits: &WireLimits,
     ) -> Option<LiveSandbox> {
-        let interpreter = spec.interpreter.as_ref();
-        let now_us = self.clock.now_us();
-        self.ahead.pool().note(kind, limits, interpreter, now_us);
         loop {
             let has_live = self.shares.has(&spec.owner);
             let taken = self.ahead.pool().take(kind, limits, has_live);

@@ -149,6 +149,7 @@ impl LiveSandbox {
         let Some(shim) = self.shim.take() else {
             return failed("the sandbox has ended".to_owned(), started_us);
         };
+        self.live.expect_no_end(self.spec.id);
         let (pump, ends) = match self.pump(&process, sink) {
             Ok(made) => made,
             Err(error) => {
