@@ -39,10 +39,10 @@ fn until_output(bed: &mut Bed, run: &Run) -> Report {
 
 fn listed(bed: &mut Bed) {
     let script = "\
-is() { until [ $(cat /proc/$2/comm) = $1 ]; do :; done; }
-sleep 1000 & is sleep $!
-sleep 1000 & is sleep $!
-cat /dev/zero > /dev/null & is cat $!
+is() { until [ \"$(cut -d ' ' -f 2,3 /proc/$2/stat)\" = \"$1\" ]; do :; done; }
+sleep 1000 & is '(sleep) S' $!
+sleep 1000 & is '(sleep) S' $!
+cat /dev/zero > /dev/null & is '(cat) R' $!
 echo up
 wait
 ";
