@@ -77,6 +77,14 @@ fn who_is_refused_uses_up_nothing_that_stands_ready() {
     let quota =
         json!({ "quotas": [{ "meter": "executions", "window": "lifetime", "limit": "1" }] });
     server.admin("PUT", "/v1/tenants/acme/quotas", Some(&quota));
+    let ready = wait_until(PATIENCE, || {
+        let metrics = server.admin("GET", "/metrics", None);
+        metrics.as_str().unwrap().lines().find_map(|line| {
+            let count = line.strip_prefix("farebox_sandboxes_ready ")?;
+            (count.parse::<u64>().ok()? >= 4).then_some(())
+        })
+    });
+    assert!(ready.is_some(), "too few stand ready");
     // Of those that stand ready the refusals take one at most.
     for _ in 0..20 {
         assert_eq!(ask(&acme).status, 429);
