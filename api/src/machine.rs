@@ -61,7 +61,10 @@ impl Machine {
 
     /// A slot, if one is free: then nobody waits for one.
     pub(crate) fn claim_free(&self) -> Option<Slot> {
-        let mut state = self.shared.lock();
+        self.take_free(&mut self.shared.lock())
+    }
+
+    fn take_free(&self, state: &mut State) -> Option<Slot> {
         state.free = state.free.checked_sub(1)?;
         Some(Slot {
             shared: Arc::clone(&self.shared),
@@ -70,16 +73,10 @@ impl Machine {
 
     /// A slot for `tenant`, at once or within the queue's time.
     pub(crate) async fn claim(&self, tenant: &str) -> Result<Slot, Full> {
-        if let Some(slot) = self.claim_free() {
-            return Ok(slot);
-        }
         let turn = {
             let mut state = self.shared.lock();
-            if state.free > 0 {
-                state.free -= 1;
-                return Ok(Slot {
-                    shared: Arc::clone(&self.shared),
-                });
+            if let Some(slot) = self.take_free(&mut state) {
+                return Ok(slot);
             }
             if state.waiting >= self.queue_max {
                 return Err(Full);

@@ -61,16 +61,10 @@ pub(super) async fn run(
     let execution = plan.id;
     let mut record = plan.record.clone();
     record.limits = Some(limits);
-    let opened = open_with_files(app, &plan, limits, ready).await;
-    if let Ok(opened) = &opened {
-        sandbox = opened.id();
-    }
-    let ran = match opened {
-        Ok(opened) => Ok(start(app, plan, (opened, limits), reduced, flight).await),
-        Err(error) => Err(error),
-    };
-    let end = match ran {
-        Ok((report, started)) => {
+    let end = match open_with_files(app, &plan, limits, ready).await {
+        Ok(opened) => {
+            sandbox = opened.id();
+            let (report, started) = start(app, plan, (opened, limits), reduced, flight).await;
             record.start = Some(started.how);
             record.started_at = Some(rfc3339(started.at_us));
             match report.outcome {

@@ -44,14 +44,18 @@ impl Live {
             return None;
         }
         let make = self.wanted(spec, image).ok()?;
-        let kind = Kind::of(&make, spec.interpreter.is_some())?;
-        if self.shares.is_behind(&spec.owner) {
-            return None;
-        }
+        let kind = self.claimable(spec, &make)?;
         let sandbox = self.claim(spec, kind, &make.limits).await?;
         self.note_asked(spec, kind, &make.limits);
         self.expect_end(sandbox.id());
         Some(sandbox)
+    }
+
+    /// The kind of which one may be claimed. What stands ready is replaced at everyone's cost:
+    /// whoever has had too much waits for their own.
+    fn claimable(&self, spec: &SandboxSpec, make: &Make) -> Option<Kind> {
+        let kind = Kind::of(make, spec.interpreter.is_some())?;
+        (!self.shares.is_behind(&spec.owner)).then_some(kind)
     }
 
     /// Opens a sandbox, idle; `image` is its root. One that was made ahead has an id of its own.
@@ -69,11 +73,7 @@ impl Live {
             });
         }
         let make = self.wanted(spec, image)?;
-        if let Some(kind) = Kind::of(&make, spec.interpreter.is_some())
-            // What stands ready is replaced at everyone's cost: whoever has had too much waits for
-            // their own.
-            && !self.shares.is_behind(&spec.owner)
-        {
+        if let Some(kind) = self.claimable(spec, &make) {
             self.note_asked(spec, kind, &make.limits);
             if let Some(sandbox) = self.claim(spec, kind, &make.limits).await {
                 return Ok(sandbox);

@@ -197,8 +197,7 @@ impl Live {
             for made in surplus {
                 self.end_idle(made).await;
             }
-            while self.is_memory_short() && self.give_way().await {}
-            if !self.is_memory_short() {
+            if self.has_memory().await {
                 self.make_all_ahead();
             }
             tokio::select! {
@@ -216,6 +215,16 @@ impl Live {
             let Some((kind, recipe)) = next else { return };
             tokio::spawn(Arc::clone(self).make_ahead(kind, recipe));
         }
+    }
+
+    /// Whether the host has memory for more; what stands ready is ended until it has.
+    async fn has_memory(self: &Arc<Live>) -> bool {
+        while self.is_memory_short() {
+            if !self.give_way().await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the host has less memory than must be left for what is asked for.
