@@ -6,15 +6,15 @@
 
 #![expect(unsafe_code, reason = "loop device ioctls")]
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, copy_file_range};
-use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Whence, lseek64};
 
@@ -35,7 +35,7 @@ const OVERHEAD: u64 = 1 << 20;
 const OVERHEAD_SHARE: u64 = 256;
 /// Nothing on a disk outlives its sandbox, so it is never made durable: a barrier would be an
 /// fsync of the file on the host, at mount, at unmount, and whenever a tenant asks for one.
-const OPTIONS: &str = "nobarrier,noinit_itable";
+const OPTIONS: [&CStr; 2] = [c"nobarrier", c"noinit_itable"];
 /// Bytes of a disk that may wait to be written, in memory of the sandbox's.
 ///
 /// Without a bound all of its page cache can be on its way to the disk at once. On cgroup v1 the
@@ -106,23 +106,15 @@ impl Template {
         Ok(Template { file, size, data })
     }
 
-    /// Makes a disk of this class, with its file in `dir`, and mounts it at `point`.
-    pub(crate) fn mount_copy(&self, dir: BorrowedFd<'_>, point: &str) -> Result<(), Failed> {
+    /// Makes a disk of this class, with its file in `dir`: a detached mount.
+    pub(crate) fn disk(&self, dir: BorrowedFd<'_>) -> Result<OwnedFd, Failed> {
+        self.file(dir)?.mount()
+    }
+
+    /// Makes the file of a disk of this class in `dir`.
+    pub(crate) fn file(&self, dir: BorrowedFd<'_>) -> Result<DiskFile, Failed> {
         let file = self.copy(dir).during("copy the disk template")?;
-        let (device, number) = configure(&file)?;
-        bound_writeback(number);
-        let path = loop_path(number);
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-        mount(
-            Some(path.as_str()),
-            point,
-            Some("ext4"),
-            flags,
-            Some(OPTIONS),
-        )
-        .during(&format!("mount {path}"))?;
-        drop(device);
-        Ok(())
+        Ok(DiskFile(file))
     }
 
     fn copy(&self, dir: BorrowedFd<'_>) -> io::Result<File> {
@@ -142,6 +134,36 @@ impl Template {
             }
         }
         Ok(file)
+    }
+}
+
+impl AsFd for Template {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// The file of a disk; it has no name and goes with its last user.
+#[derive(Debug)]
+pub(crate) struct DiskFile(File);
+
+impl DiskFile {
+    /// Has what is in it written to the host's disk, which is waited for, without what the host's
+    /// file system notes of it: where several are made, one [`DiskFile::mount`] waits for all notes.
+    pub(crate) fn write_out(&self) -> Result<(), Failed> {
+        kernel::write_out(self.0.as_fd()).during("write a disk's file")
+    }
+
+    /// Mounts it, detached.
+    pub(crate) fn mount(self) -> Result<OwnedFd, Failed> {
+        let (_device, number) = configure(&self.0)?;
+        bound_writeback(number);
+        let path = loop_path(number);
+        let step = format!("mount {path}");
+        let device = CString::new(path).during(&step)?;
+        let attributes =
+            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOATIME;
+        kernel::mount_device(c"ext4", &device, &OPTIONS, attributes).during(&step)
     }
 }
 

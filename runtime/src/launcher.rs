@@ -11,6 +11,7 @@
 //! checked against its own configuration, and a frame that is not right is refused and logged.
 
 pub(crate) mod cpus;
+mod disks;
 mod images;
 pub(crate) mod kernel;
 pub(crate) mod root;

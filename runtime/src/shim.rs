@@ -85,6 +85,8 @@ pub(crate) struct Job<'a> {
     pub(crate) userns: &'a OwnedFd,
     /// Its disk's template.
     pub(crate) template: &'a Template,
+    /// Its disk, if it was made ahead: a detached mount.
+    pub(crate) disk_ahead: Option<OwnedFd>,
     /// Its disk's size.
     pub(crate) disk: DiskClass,
     /// Its limits.

@@ -30,7 +30,9 @@ pub(crate) fn run(args: &RunArgs, output: &mut Output) -> Result<ExitCode, Fault
     }
     temporary::unblock_signals()?;
     let body = request(args)?;
-    let config = configuration(&args.place, Vec::new())?;
+    // Nobody comes after this one.
+    let nothing_ahead = ["pool.max", "disk.ahead"].map(|key| (key.to_owned(), "0".to_owned()));
+    let config = configuration(&args.place, nothing_ahead.to_vec())?;
     let record = carry_out(config, body, output).map_err(|mut fault| {
         fault.what = format!("cannot run {}: {}", args.file.display(), fault.what);
         fault

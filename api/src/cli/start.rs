@@ -68,6 +68,7 @@ fn launcher_config(config: &Config) -> LauncherConfig {
             .map(|(&bytes, &inodes)| DiskClass { bytes, inodes })
             .collect(),
         disk_commit_bytes: config.disk.commit_bytes,
+        disks_ahead: config.disk.ahead,
         keep_s_max: config.sandbox.keep_on_failure_s_max,
     }
 }

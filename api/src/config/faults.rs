@@ -2,6 +2,9 @@
 
 use super::Config;
 
+/// Most disks that may stand ready: each is a loop device of the host.
+const DISKS_AHEAD_MAX: usize = 64;
+
 impl Config {
     /// The part of [`Config::faults`] about disks and records.
     pub(super) fn storage_faults(&self, check: &mut impl FnMut(bool, &str, &str)) {
@@ -17,6 +20,11 @@ impl Config {
             "must be ascending",
         );
         check(inodes.is_sorted(), "disk.class_inodes", "must be ascending");
+        check(
+            self.disk.ahead <= DISKS_AHEAD_MAX,
+            "disk.ahead",
+            &format!("must be at most {DISKS_AHEAD_MAX}"),
+        );
         check(
             self.records.segment_bytes <= self.records.bytes_max,
             "records.segment_bytes",

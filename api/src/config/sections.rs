@@ -156,6 +156,7 @@ pub struct Disk {
     pub class_bytes: Vec<u64>,
     pub class_inodes: Vec<u64>,
     pub commit_bytes: u64,
+    pub ahead: usize,
 }
 
 /// `[launcher]`

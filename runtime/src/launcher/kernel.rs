@@ -108,6 +108,51 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     })
 }
 
+/// Mounts the file system on a block device, with options that have no value, as a detached mount:
+/// it goes with its descriptor if it is attached nowhere.
+pub(crate) fn mount_device(
+    kind: &CStr,
+    device: &CStr,
+    options: &[&CStr],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    // Of the kernel's ABI; the library has no names for them.
+    const FSOPEN_CLOEXEC: u32 = 1;
+    const FSMOUNT_CLOEXEC: u32 = 1;
+    const SET_FLAG: u32 = 0;
+    const SET_STRING: u32 = 1;
+    const CREATE: u32 = 6;
+    // SAFETY: the name is a C string that outlives the call.
+    let made = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+    let context = adopt(made)?;
+    let configure = |command: u32, key: Option<&CStr>, value: Option<&CStr>| {
+        let [key, value] = [key, value].map(|text| text.map_or(std::ptr::null(), CStr::as_ptr));
+        // SAFETY: key and value are null or C strings that outlive the call; the descriptor is open.
+        check(unsafe {
+            let context = context.as_raw_fd();
+            libc::syscall(libc::SYS_fsconfig, context, command, key, value, 0)
+        })
+    };
+    configure(SET_STRING, Some(c"source"), Some(device))?;
+    for option in options {
+        configure(SET_FLAG, Some(option), None)?;
+    }
+    configure(CREATE, None, None)?;
+    // SAFETY: integers; the descriptor is open.
+    adopt(unsafe {
+        let context = context.as_raw_fd();
+        libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes)
+    })
+}
+
+/// Writes the pages of a file that are not on the disk yet, and waits for that.
+pub(crate) fn write_out(file: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: integers; the descriptor is borrowed, hence open.
+    let done = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
+    check(libc::c_long::from(done))
+}
+
 /// Opens `path` under `dir` with `flags`: no symbolic link, no way out, no other file system.
 pub(crate) fn open_beneath(
     dir: BorrowedFd<'_>,

@@ -16,6 +16,7 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use super::disks::Disks;
 use super::images::Images;
 use super::slots::{Admission, Slots};
 use super::state::State;
@@ -48,6 +49,7 @@ pub(super) struct Launcher {
     /// The CPU time of all sandboxes; the server has no privilege to open it by itself.
     counter: File,
     templates: Vec<Template>,
+    disks: Disks,
     filter: Rc<Program>,
     cpu: Cpu,
     store: OwnedFd,
@@ -90,6 +92,7 @@ impl Launcher {
             }]),
             filter: Rc::new(filter),
             cpu: Cpu::read().during("read /proc/cpuinfo")?,
+            disks: Disks::new(config.disks_ahead),
             config,
             state,
             counter: home
@@ -116,15 +119,18 @@ impl Launcher {
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::POLLIN, self.outbox.len() < OUTBOX_MAX);
         wanted.set(PollFlags::POLLOUT, !self.outbox.is_empty());
-        let mut polled = [
+        let mut polled = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(server.as_fd(), wanted),
         ];
+        let disks = self.disks.socket();
+        polled.extend(disks.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
         match poll(&mut polled, self.timeout()) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).during("wait for events"),
         }
         let ready = polled[1].revents().unwrap_or(PollFlags::empty());
+        self.disks.receive();
         self.reap()?;
         self.sweep();
         if !self.flush(server) {
@@ -201,6 +207,8 @@ impl Launcher {
         };
         let userns = namespace(&mut self.userns, &admission)
             .map_err(|error| host(format!("cannot make a user namespace: {error}")))?;
+        // Who is behind is not helped at everyone's cost.
+        let disk_ahead = (!make.behind).then(|| self.disks.take(make.disk_class));
         let job = Job {
             sandbox: make.sandbox,
             group: self.home.path_of(&hex(&make.sandbox)),
@@ -209,6 +217,7 @@ impl Launcher {
             uid_first: admission.uid_first,
             userns,
             template,
+            disk_ahead: disk_ahead.flatten(),
             disk: *disk,
             limits: make.limits,
             weight: make.weight.clamp(WEIGHT_LEAST, WEIGHT),
@@ -231,6 +240,10 @@ impl Launcher {
             ForkResult::Child => kernel::exit_now(shim::run(&host_side, &job, sockets)),
             ForkResult::Parent { child } => self.slots.take(make.sandbox, &admission, child),
         }
+        if !make.behind {
+            let made_of = (&*self.templates, self.state.dir());
+            self.disks.refill(make.disk_class, made_of);
+        }
         Ok(())
     }
 
@@ -245,6 +258,7 @@ impl Launcher {
                 Ok(_) | Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(errno).during("wait for children"),
             };
+            self.disks.reaped(pid);
             if let Some(sandbox) = self.slots.shim_ended(pid) {
                 if is_clean {
                     self.gone(sandbox);
@@ -303,6 +317,7 @@ impl Launcher {
 
     /// The server is gone: waits for the shims, which see it too, then kills what does not end.
     fn end(&mut self) -> Result<(), Failed> {
+        self.disks.stop();
         let clock = Monotonic::start();
         let mut is_patient = true;
         while !self.slots.is_empty() {

@@ -214,6 +214,7 @@ mod tests {
                 inodes: 10,
             }],
             disk_commit_bytes: 200,
+            disks_ahead: 4,
             keep_s_max: 60,
         }
     }

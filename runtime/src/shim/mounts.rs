@@ -33,11 +33,15 @@ pub(super) fn make(job: &Job<'_>) -> Result<OwnedFd, Failed> {
     let image = job.image.map(|root| image(root, job.userns)).transpose()?;
     unshare(CloneFlags::CLONE_NEWNS).during("make a mount namespace")?;
     if let Some(tree) = image {
-        let point = CString::new(IMAGE).during("name the image's mount point")?;
-        kernel::attach(tree.as_fd(), &point).during("mount the image")?;
+        attach(&tree, IMAGE)?;
     }
-    let state = directory(STATE).during("open the state directory")?;
-    job.template.mount_copy(state.as_fd(), DISK)?;
+    match &job.disk_ahead {
+        Some(disk) => attach(disk, DISK)?,
+        None => {
+            let state = directory(STATE).during("open the state directory")?;
+            attach(&job.template.disk(state.as_fd())?, DISK)?;
+        }
+    }
     upper_layer(job).during("make the upper layer")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     // What an image's own attributes would tell the overlay is not obeyed: no redirects, no files
@@ -66,6 +70,12 @@ fn image(root: &OwnedFd, userns: &OwnedFd) -> Result<OwnedFd, Failed> {
     kernel::set_attributes(tree.as_fd(), kernel::IMAGE_ATTRIBUTES, Some(userns.as_fd()))
         .during("map the image's ids")?;
     Ok(tree)
+}
+
+fn attach(tree: &OwnedFd, point: &str) -> Result<(), Failed> {
+    let step = format!("mount {point}");
+    let point = CString::new(point).during(&step)?;
+    kernel::attach(tree.as_fd(), &point).during(&step)
 }
 
 fn upper_layer(job: &Job<'_>) -> io::Result<()> {

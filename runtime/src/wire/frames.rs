@@ -35,6 +35,8 @@ pub struct LauncherConfig {
     pub disk_classes: Vec<DiskClass>,
     /// Bound on the sum of the disks of all live sandboxes, in bytes.
     pub disk_commit_bytes: u64,
+    /// Most disks that stand ready for sandboxes that are made later; 0: none.
+    pub disks_ahead: usize,
     /// Longest that the files of a failed run may be kept, in s; their slot and disk stay taken.
     pub keep_s_max: u32,
 }

@@ -16,6 +16,7 @@
 )]
 
 mod bench;
+mod disks;
 mod ends;
 mod frames;
 mod lives;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let all = [frames::TESTS, lives::TESTS, ends::TESTS].concat();
+    let all = [frames::TESTS, lives::TESTS, disks::TESTS, ends::TESTS].concat();
     if has("--list") {
         for (name, _) in all.iter().filter(|_| !has("--ignored")) {
             println!("{name}: test");

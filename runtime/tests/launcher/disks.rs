@@ -1,0 +1,117 @@
+//! Disks that are made ahead: taken, as large and as empty as others, replaced, and gone at the end.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Test;
+use crate::support::{Bed, LARGE, SMALL_DISK, config, make, until};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("disk_made_ahead_is_as_large_and_as_empty", sizes),
+    ("disk_made_ahead_is_of_the_class_that_is_asked_for", classes),
+    ("who_is_behind_takes_no_disk_that_was_made_ahead", behind),
+    ("disk_maker_that_was_killed_is_replaced", maker_killed),
+];
+
+/// Descriptors of mounts that are attached nowhere, in the launcher.
+fn ready(bed: &Bed) -> usize {
+    let of = format!("/proc/{}", bed.launcher());
+    let entries = fs::read_dir(format!("{of}/fd")).unwrap().flatten();
+    let is_mount = |name: &str| {
+        let target = fs::read_link(format!("{of}/fd/{name}")).unwrap_or_default();
+        let info = fs::read_to_string(format!("{of}/fdinfo/{name}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:\t"));
+        let flags = flags.map_or(0, |flags| i32::from_str_radix(flags, 8).unwrap());
+        target.as_os_str() == "/" && flags & libc::O_PATH != 0
+    };
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| is_mount(name)).count()
+}
+
+fn most(bed: &Bed) -> usize {
+    config(bed.dir.path()).disks_ahead
+}
+
+fn await_all(bed: &Bed) {
+    until("all disks are ready", || ready(bed) == most(bed));
+}
+
+/// The disk maker's pid, if there is one.
+fn maker(bed: &Bed) -> Option<i32> {
+    let launcher = bed.launcher();
+    let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+    let children = children.unwrap();
+    let mut pids = children.split_whitespace();
+    let pid = pids.find(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name == "farebox-disks\n"
+    });
+    pid.map(|pid| pid.parse().unwrap())
+}
+
+fn sizes() {
+    let bed = Bed::start();
+    let first = bed.open(&make(1));
+    await_all(&bed);
+    let second = bed.open(&make(2));
+    assert!(ready(&bed) < most(&bed), "one was taken");
+    let both = [&first, &second].map(|live| live.run(&["fill"]));
+    assert_eq!(both[0].0, both[1].0, "both take as many bytes");
+    assert!(both.iter().all(|(_, ended)| ended.disk_full));
+    let written: u64 = both[1].0.trim().parse().unwrap();
+    assert!(written >= SMALL_DISK.0, "{written}");
+    drop((first, second));
+    bed.end();
+}
+
+fn classes() {
+    let bed = Bed::start();
+    let small = bed.open(&make(1));
+    await_all(&bed);
+    let mut request = make(2);
+    request.disk_class = LARGE;
+    let large = bed.open(&request);
+    let (text, _) = large.run(&["fill"]);
+    let written: u64 = text.trim().parse().unwrap();
+    assert!(written > 2 * SMALL_DISK.0, "{written}");
+    // One of the small ones has made room.
+    await_all(&bed);
+    request.sandbox = [3; 16];
+    let next = bed.open(&request);
+    assert!(ready(&bed) < most(&bed), "a large one was ready");
+    drop((small, large, next));
+    bed.end();
+}
+
+fn behind() {
+    let bed = Bed::start();
+    let mut request = make(1);
+    request.behind = true;
+    let first = bed.open(&request);
+    assert_eq!((maker(&bed), ready(&bed)), (None, 0), "none is made for it");
+    let other = bed.open(&make(2));
+    await_all(&bed);
+    request.sandbox = [3; 16];
+    let second = bed.open(&request);
+    assert_eq!(ready(&bed), most(&bed));
+    drop((first, other, second));
+    bed.end();
+}
+
+fn maker_killed() {
+    let bed = Bed::start();
+    let first = bed.open(&make(1));
+    await_all(&bed);
+    let killed = maker(&bed).unwrap();
+    kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
+    until("it is gone", || maker(&bed).is_none());
+    // What it had made still does; more are made when half are taken.
+    let others = [2, 3].map(|id| bed.open(&make(id)));
+    await_all(&bed);
+    assert_ne!(maker(&bed), Some(killed));
+    others[1].run(&["nothing"]);
+    drop((first, others));
+    bed.end();
+}
