@@ -97,7 +97,7 @@ impl Disks {
                 .and_then(|maker| ask(maker, class));
             if let Err(failed) = asked {
                 log("launcher", &failed.to_string());
-                return self.stop();
+                return self.end_maker();
             }
             self.asked += 1;
         }
@@ -127,7 +127,7 @@ impl Disks {
                 }
                 Ok(None) | Err(_) => {
                     log("launcher", "the disk maker ended; the next disk starts another");
-                    self.stop();
+                    self.end_maker();
                 }
             }
         }
@@ -136,14 +136,17 @@ impl Disks {
     /// Takes note of a child that was reaped.
     pub(super) fn reaped(&mut self, pid: Pid) {
         if self.maker.as_ref().is_some_and(|maker| maker.pid == pid) {
-            self.maker = None;
-            self.asked = 0;
+            (self.maker, self.asked) = (None, 0);
         }
     }
 
     /// Ends the maker and what stands ready.
-    pub(super) fn stop(&mut self) {
+    pub(super) fn end(&mut self) {
         self.ready.clear();
+        self.end_maker();
+    }
+
+    fn end_maker(&mut self) {
         self.asked = 0;
         if let Some(maker) = self.maker.take() {
             // It may have ended by itself; it is reaped here at the latest.

@@ -317,7 +317,7 @@ impl Launcher {
 
     /// The server is gone: waits for the shims, which see it too, then kills what does not end.
     fn end(&mut self) -> Result<(), Failed> {
-        self.disks.stop();
+        self.disks.end();
         let clock = Monotonic::start();
         let mut is_patient = true;
         while !self.slots.is_empty() {

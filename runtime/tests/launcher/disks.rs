@@ -1,5 +1,6 @@
 //! Disks that are made ahead: taken, as large and as empty as others, replaced, and gone at the end.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,27 +16,30 @@ pub(crate) const TESTS: &[Test] = &[
     ("disk_maker_that_was_killed_is_replaced", maker_killed),
 ];
 
-/// Descriptors of mounts that are attached nowhere, in the launcher.
-fn ready(bed: &Bed) -> usize {
+/// The mounts that are attached nowhere and that the launcher has, by the kernel's numbers.
+fn ready(bed: &Bed) -> BTreeSet<String> {
     let of = format!("/proc/{}", bed.launcher());
     let entries = fs::read_dir(format!("{of}/fd")).unwrap().flatten();
-    let is_mount = |name: &str| {
-        let target = fs::read_link(format!("{of}/fd/{name}")).unwrap_or_default();
-        let info = fs::read_to_string(format!("{of}/fdinfo/{name}")).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:\t"));
-        let flags = flags.map_or(0, |flags| i32::from_str_radix(flags, 8).unwrap());
-        target.as_os_str() == "/" && flags & libc::O_PATH != 0
+    let mount = |name: String| {
+        let target = fs::read_link(format!("{of}/fd/{name}")).ok()?;
+        let info = fs::read_to_string(format!("{of}/fdinfo/{name}")).ok()?;
+        let said = |what: &str| info.lines().find_map(|line| line.strip_prefix(what));
+        let flags = i32::from_str_radix(said("flags:\t")?, 8).ok()?;
+        let is_mount = target.as_os_str() == "/" && flags & libc::O_PATH != 0;
+        is_mount.then(|| said("mnt_id:\t").unwrap().to_owned())
     };
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| is_mount(name)).count()
+    names.filter_map(mount).collect()
 }
 
 fn most(bed: &Bed) -> usize {
     config(bed.dir.path()).disks_ahead
 }
 
-fn await_all(bed: &Bed) {
-    until("all disks are ready", || ready(bed) == most(bed));
+/// Waits until as many are ready as may be; those.
+fn all_ready(bed: &Bed) -> BTreeSet<String> {
+    until("all disks are ready", || ready(bed).len() == most(bed));
+    ready(bed)
 }
 
 /// The disk maker's pid, if there is one.
@@ -54,9 +58,9 @@ fn maker(bed: &Bed) -> Option<i32> {
 fn sizes() {
     let bed = Bed::start();
     let first = bed.open(&make(1));
-    await_all(&bed);
+    let before = all_ready(&bed);
     let second = bed.open(&make(2));
-    assert!(ready(&bed) < most(&bed), "one was taken");
+    assert!(!ready(&bed).is_superset(&before), "one was taken");
     let both = [&first, &second].map(|live| live.run(&["fill"]));
     assert_eq!(both[0].0, both[1].0, "both take as many bytes");
     assert!(both.iter().all(|(_, ended)| ended.disk_full));
@@ -69,7 +73,7 @@ fn sizes() {
 fn classes() {
     let bed = Bed::start();
     let small = bed.open(&make(1));
-    await_all(&bed);
+    let before = all_ready(&bed);
     let mut request = make(2);
     request.disk_class = LARGE;
     let large = bed.open(&request);
@@ -77,10 +81,12 @@ fn classes() {
     let written: u64 = text.trim().parse().unwrap();
     assert!(written > 2 * SMALL_DISK.0, "{written}");
     // One of the small ones has made room.
-    await_all(&bed);
+    let after = all_ready(&bed);
+    let large_ones: Vec<_> = after.difference(&before).collect();
+    assert_eq!(large_ones.len(), 1);
     request.sandbox = [3; 16];
     let next = bed.open(&request);
-    assert!(ready(&bed) < most(&bed), "a large one was ready");
+    assert!(!ready(&bed).contains(large_ones[0]));
     drop((small, large, next));
     bed.end();
 }
@@ -90,12 +96,12 @@ fn behind() {
     let mut request = make(1);
     request.behind = true;
     let first = bed.open(&request);
-    assert_eq!((maker(&bed), ready(&bed)), (None, 0), "none is made for it");
+    assert_eq!(maker(&bed), None, "none is made for it");
     let other = bed.open(&make(2));
-    await_all(&bed);
+    let before = all_ready(&bed);
     request.sandbox = [3; 16];
     let second = bed.open(&request);
-    assert_eq!(ready(&bed), most(&bed));
+    assert_eq!(ready(&bed), before);
     drop((first, other, second));
     bed.end();
 }
@@ -103,13 +109,13 @@ fn behind() {
 fn maker_killed() {
     let bed = Bed::start();
     let first = bed.open(&make(1));
-    await_all(&bed);
+    all_ready(&bed);
     let killed = maker(&bed).unwrap();
     kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
     until("it is gone", || maker(&bed).is_none());
     // What it had made still does; more are made when half are taken.
     let others = [2, 3].map(|id| bed.open(&make(id)));
-    await_all(&bed);
+    all_ready(&bed);
     assert_ne!(maker(&bed), Some(killed));
     others[1].run(&["nothing"]);
     drop((first, others));
