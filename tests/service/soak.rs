@@ -51,6 +51,8 @@ fn thousands_of_executions_leave_nothing_and_cost_no_memory() {
         ("FAREBOX_RECORDS__SEGMENT_BYTES", "131072"),
         ("FAREBOX_RECORDS__INDEX_MAX", "100"),
         NONE_AHEAD,
+        // It is taken by each run, and there again when nothing is under way.
+        ("FAREBOX_DISK__AHEAD", "1"),
     ];
     let mut server = Server::start(&world, dir.path(), &settings);
     let token = server.tenant("acme");
@@ -111,19 +113,16 @@ fn run(server: &Server, token: &str, number: usize, ends: &mut BTreeMap<String, 
     *ends.entry(kind.to_owned()).or_default() += 1;
 }
 
-/// What there is once the last sandbox is gone.
+/// What there is once the last sandbox is gone and the next disk is made.
 fn settled(server: &Server, dir: &Path) -> Traces {
+    let disks = |pid| files(pid).get("/").copied() == Some(1);
     let quiet = wait_until(PATIENCE, || {
+        // Server, launcher, disk maker: every shim is a child of the launcher.
         let family = server.family();
-        // Server, launcher: every shim is a child of the launcher.
-        (family.len() == 2 && sandbox_groups(dir).is_empty()).then_some(family.len())
+        let is_quiet = family.len() == 3 && sandbox_groups(dir).is_empty();
+        (is_quiet && launcher_of(server).is_some_and(disks)).then_some(family.len())
     });
-    let launcher = server
-        .family()
-        .iter()
-        .map(|process| process.0)
-        .find(|pid| *pid != server.pid());
-    let pids = [server.pid(), launcher.unwrap()];
+    let pids = [server.pid(), launcher_of(server).unwrap()];
     let lines = |path: String| fs::read_to_string(path).unwrap().lines().count();
     Traces {
         processes: quiet.unwrap_or_else(|| server.family().len()),
@@ -132,6 +131,13 @@ fn settled(server: &Server, dir: &Path) -> Traces {
         files: pids.map(files),
         loops: bound_loops(),
     }
+}
+
+/// The launcher is the server's only child.
+fn launcher_of(server: &Server) -> Option<u32> {
+    let pid = server.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// How many descriptors of a process lead to what; numbers are left out of names.

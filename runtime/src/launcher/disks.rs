@@ -126,7 +126,10 @@ impl Disks {
                     return;
                 }
                 Ok(None) | Err(_) => {
-                    log("launcher", "the disk maker ended; the next disk starts another");
+                    log(
+                        "launcher",
+                        "the disk maker ended; the next disk starts another",
+                    );
                     self.end_maker();
                 }
             }
@@ -155,11 +158,7 @@ impl Disks {
         }
     }
 
-    fn maker(
-        &mut self,
-        templates: &[Template],
-        dir: BorrowedFd<'_>,
-    ) -> Result<&Maker, Failed> {
+    fn maker(&mut self, templates: &[Template], dir: BorrowedFd<'_>) -> Result<&Maker, Failed> {
         let maker = match self.maker.take() {
             Some(maker) => maker,
             None => start(templates, dir)?,
@@ -213,15 +212,16 @@ fn become_maker(
         .thread_set_mask()
         .during("unblock signals")?;
     let mut kept = vec![socket.as_raw_fd(), dir.as_raw_fd()];
-    kept.extend(templates.iter().map(|template| template.as_fd().as_raw_fd()));
+    kept.extend(
+        templates
+            .iter()
+            .map(|template| template.as_fd().as_raw_fd()),
+    );
     kernel::close_all_from(3, &kept).during("close inherited descriptors")
 }
 
 /// Makes what is asked for until the launcher is gone.
-fn serve(
-    templates: &[Template],
-    (socket, dir): (&OwnedFd, BorrowedFd<'_>),
-) -> Result<(), Failed> {
+fn serve(templates: &[Template], (socket, dir): (&OwnedFd, BorrowedFd<'_>)) -> Result<(), Failed> {
     loop {
         let Some(classes) = asked(socket)? else {
             return Ok(());
@@ -267,11 +267,7 @@ fn asked(socket: &OwnedFd) -> Result<Option<Vec<u8>>, Failed> {
     }
 }
 
-fn file(
-    templates: &[Template],
-    class: u8,
-    dir: BorrowedFd<'_>,
-) -> Result<DiskFile, Failed> {
+fn file(templates: &[Template], class: u8, dir: BorrowedFd<'_>) -> Result<DiskFile, Failed> {
     let template = templates
         .get(usize::from(class))
         .ok_or_else(|| Failed::because("make a disk", format!("there is no class {class}")))?;

@@ -1,7 +1,7 @@
 //! Sandboxes made ahead: what stands ready of each kind, and how many are wanted. No I/O.
 //!
-//! As many are wanted of a kind as were asked for within its busiest quarter of a second, and one
-//! more; the memory of that halves with every minute. Of the kind that was asked for last, never
+//! As many are wanted of a kind as were asked for within its busiest second, and one more: making one
+//! may take as long on a busy machine. The memory of that halves with every minute. Of the kind that was asked for last, never
 //! fewer than a least number are wanted. Each is used once.
 
 use std::collections::{HashMap, VecDeque};
@@ -13,7 +13,7 @@ use crate::wire::{Make, WireImage, WireLimits};
 /// Most kinds that are known at a time; more are made when they are asked for.
 const KINDS_MAX: usize = 64;
 /// How long a burst is, in us.
-const WINDOW_US: u64 = 250_000;
+const WINDOW_US: u64 = 1_000_000;
 /// After how long half of the busiest window is forgotten, in us.
 const HALF_LIFE_US: u64 = 60_000_000;
 /// How long no sandbox of a kind is made ahead after one could not be, in us.
