@@ -151,8 +151,8 @@ impl AsFd for Template {
 pub(crate) struct DiskFile(File);
 
 impl DiskFile {
-    /// Has what is in it written to the host's disk, which is waited for, without what the host's
-    /// file system notes of it: where several are made, one [`DiskFile::mount`] waits for all notes.
+    /// Writes what is in it to the host's disk, without what the host's file system notes of it:
+    /// where several are made, one [`DiskFile::mount`] waits for the notes of all.
     pub(crate) fn write_out(&self) -> Result<(), Failed> {
         kernel::write_out(self.0.as_fd()).during("write a disk's file")
     }

@@ -115,22 +115,42 @@ fn run(server: &Server, token: &str, number: usize, ends: &mut BTreeMap<String, 
 
 /// What there is once the last sandbox is gone and the next disk is made.
 fn settled(server: &Server, dir: &Path) -> Traces {
-    let disks = |pid| files(pid).get("/").copied() == Some(1);
     let quiet = wait_until(PATIENCE, || {
         // Server, launcher, disk maker: every shim is a child of the launcher.
         let family = server.family();
         let is_quiet = family.len() == 3 && sandbox_groups(dir).is_empty();
-        (is_quiet && launcher_of(server).is_some_and(disks)).then_some(family.len())
+        (is_quiet && launcher_of(server).is_some_and(has_disk)).then_some(())
     });
+    assert!(
+        quiet.is_some(),
+        "something is under way: {:?}",
+        server.family()
+    );
     let pids = [server.pid(), launcher_of(server).unwrap()];
     let lines = |path: String| fs::read_to_string(path).unwrap().lines().count();
     Traces {
-        processes: quiet.unwrap_or_else(|| server.family().len()),
+        processes: server.family().len(),
         groups: sandbox_groups(dir).len(),
         mounts: pids.map(|pid| lines(format!("/proc/{pid}/mountinfo"))),
         files: pids.map(files),
         loops: bound_loops(),
     }
+}
+
+/// Whether a mount that is attached nowhere is among a process's descriptors.
+fn has_disk(pid: u32) -> bool {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let is_disk = |name: &str| {
+        let target = fs::read_link(format!("/proc/{pid}/fd/{name}")).ok()?;
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{name}")).ok()?;
+        let flags = info
+            .lines()
+            .find_map(|line| line.strip_prefix("flags:\t"))?;
+        let is_path = i32::from_str_radix(flags, 8).ok()? & libc::O_PATH != 0;
+        Some(is_path && target == Path::new("/"))
+    };
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.any(|name| is_disk(&name) == Some(true))
 }
 
 /// The launcher is the server's only child.

@@ -127,7 +127,8 @@ pub(crate) fn mount_device(
     let context = adopt(made)?;
     let configure = |command: u32, key: Option<&CStr>, value: Option<&CStr>| {
         let [key, value] = [key, value].map(|text| text.map_or(std::ptr::null(), CStr::as_ptr));
-        // SAFETY: key and value are null or C strings that outlive the call; the descriptor is open.
+        // SAFETY: key and value are null or C strings that outlive the call; the descriptor is
+        // open.
         check(unsafe {
             let context = context.as_raw_fd();
             libc::syscall(libc::SYS_fsconfig, context, command, key, value, 0)

@@ -1,8 +1,8 @@
 //! Sandboxes made ahead: what stands ready of each kind, and how many are wanted. No I/O.
 //!
-//! As many are wanted of a kind as were asked for within its busiest second, and one more: making one
-//! may take as long on a busy machine. The memory of that halves with every minute. Of the kind that was asked for last, never
-//! fewer than a least number are wanted. Each is used once.
+//! As many are wanted of a kind as were asked for within its busiest second, and one more: to make
+//! one may take that long on a busy machine. The memory of that halves with every minute. Of the
+//! kind that was asked for last, never fewer than a least number are wanted. Each is used once.
 
 use std::collections::{HashMap, VecDeque};
 

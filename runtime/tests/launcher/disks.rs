@@ -1,4 +1,4 @@
-//! Disks that are made ahead: taken, as large and as empty as others, replaced, and gone at the end.
+//! Disks that are made ahead: taken, as large and as empty as others, replaced, gone at the end.
 
 use std::collections::BTreeSet;
 use std::fs;
