@@ -11,6 +11,8 @@
     reason = "test code, with an environment of its own"
 )]
 
+#[path = "../support/ahead.rs"]
+mod ahead;
 #[path = "../support/bed.rs"]
 mod bed;
 mod harness;

@@ -9,6 +9,9 @@
     reason = "test code, with clocks and an environment of its own"
 )]
 
+#[expect(dead_code, reason = "the sandbox tests use more of it")]
+#[path = "../support/ahead.rs"]
+mod ahead;
 mod billing;
 #[path = "../support/bombs.rs"]
 mod bombs;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::ahead::has_disk;
 use crate::bombs::{self, BOMBS};
 use crate::http::Request;
 use crate::server::{self, NONE_AHEAD, Server, sandbox_groups};
@@ -135,22 +136,6 @@ fn settled(server: &Server, dir: &Path) -> Traces {
         files: pids.map(files),
         loops: bound_loops(),
     }
-}
-
-/// Whether a mount that is attached nowhere is among a process's descriptors.
-fn has_disk(pid: u32) -> bool {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let is_disk = |name: &str| {
-        let target = fs::read_link(format!("/proc/{pid}/fd/{name}")).ok()?;
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{name}")).ok()?;
-        let flags = info
-            .lines()
-            .find_map(|line| line.strip_prefix("flags:\t"))?;
-        let is_path = i32::from_str_radix(flags, 8).ok()? & libc::O_PATH != 0;
-        Some(is_path && target == Path::new("/"))
-    };
-    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.any(|name| is_disk(&name) == Some(true))
 }
 
 /// The launcher is the server's only child.

@@ -15,6 +15,7 @@ use runtime::{
 };
 use tokio::sync::oneshot;
 
+use crate::ahead::{DISK_MAKER, has_disk};
 use crate::world::{World, wait_until};
 
 /// Longest that anything which must happen may take on a busy machine.
@@ -124,6 +125,8 @@ impl Bed {
             },
             disk_classes: disk_classes.clone(),
             disk_commit_bytes: 4 << 30,
+            // It is taken by each run, and there again when nothing is under way.
+            disks_ahead: 1,
             keep_s_max: 600,
         };
         let handle = runtime::spawn(&config).unwrap();
@@ -254,6 +257,7 @@ impl Bed {
         let quiet = wait_until(PATIENCE, || {
             let now = self.look();
             let quiet = now.shims.is_empty() && now.groups.is_empty() && now.loops.is_empty();
+            let quiet = quiet && has_disk(self.launcher);
             quiet.then_some(now)
         });
         quiet.unwrap()
@@ -262,7 +266,8 @@ impl Bed {
     /// What there is outside of this launcher's sandboxes now.
     pub(crate) fn look(&self) -> Traces {
         let ours = self.uid_base..self.uid_base + SANDBOXES * RANGE;
-        let shims = children(self.launcher);
+        let mut shims = children(self.launcher);
+        shims.retain(|pid| name_of(*pid) != DISK_MAKER);
         let mounted = shims.iter().flat_map(|shim| loops_of(*shim));
         self.disks
             .borrow_mut()
@@ -340,6 +345,11 @@ fn children(parent: u32) -> Vec<u32> {
         rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
     };
     numbers_in("/proc").filter(is_child).collect()
+}
+
+fn name_of(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim().to_owned()
 }
 
 fn processes_of(ours: impl Fn(u32) -> bool) -> BTreeSet<u32> {

@@ -152,8 +152,10 @@ impl Disks {
     fn end_maker(&mut self) {
         self.asked = 0;
         if let Some(maker) = self.maker.take() {
-            // It may have ended by itself; it is reaped here at the latest.
-            let _ = kill(maker.pid, Signal::SIGKILL);
+            // It may have ended by itself; until it is reaped, here at the latest, it has its pid.
+            if let Err(errno) = kill(maker.pid, Signal::SIGKILL) {
+                log("launcher", &format!("cannot kill the disk maker: {errno}"));
+            }
             while waitpid(maker.pid, None) == Err(Errno::EINTR) {}
         }
     }
