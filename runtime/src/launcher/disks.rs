@@ -79,22 +79,21 @@ impl Disks {
         self.ready.remove(at).map(|(_, disk)| disk)
     }
 
-    /// Has more of a class made, several at a time, when no more than half stand ready; `templates`
-    /// are those of the classes, `dir` is where files go.
-    pub(super) fn refill(&mut self, class: u8, (templates, dir): (&[Template], BorrowedFd<'_>)) {
-        let is_new = self.ready.iter().all(|(of, _)| *of != class);
-        if is_new && self.asked == 0 && self.most > 0 && self.ready.len() >= self.most {
+    /// Has more made, of the class that was asked for, when no more than half stand ready, so that
+    /// several are made at a time, or none of this class. `made_of` are the templates of the
+    /// classes, and where files go.
+    pub(super) fn refill(&mut self, class: u8, made_of: (&[Template], BorrowedFd<'_>)) {
+        let is_half_gone = self.ready.len() + self.asked <= self.most / 2;
+        let lacks_class = self.asked == 0 && self.ready.iter().all(|(of, _)| *of != class);
+        if !is_half_gone && !lacks_class {
+            return;
+        }
+        if self.ready.len() >= self.most {
             // Of a class that is less wanted.
             drop(self.ready.pop_front());
         }
-        let there = self.ready.len() + self.asked;
-        if there > self.most / 2 && !(is_new && self.asked == 0) {
-            return;
-        }
-        for _ in there..self.most {
-            let asked = self
-                .maker(templates, dir)
-                .and_then(|maker| ask(maker, class));
+        for _ in self.ready.len() + self.asked..self.most {
+            let asked = self.maker(made_of).and_then(|maker| ask(maker, class));
             if let Err(failed) = asked {
                 log("launcher", &failed.to_string());
                 return self.end_maker();
@@ -160,10 +159,10 @@ impl Disks {
         }
     }
 
-    fn maker(&mut self, templates: &[Template], dir: BorrowedFd<'_>) -> Result<&Maker, Failed> {
+    fn maker(&mut self, made_of: (&[Template], BorrowedFd<'_>)) -> Result<&Maker, Failed> {
         let maker = match self.maker.take() {
             Some(maker) => maker,
-            None => start(templates, dir)?,
+            None => start(made_of)?,
         };
         Ok(self.maker.insert(maker))
     }
@@ -176,7 +175,7 @@ fn ask(maker: &Maker, class: u8) -> Result<(), Failed> {
 }
 
 /// Forks a maker.
-fn start(templates: &[Template], dir: BorrowedFd<'_>) -> Result<Maker, Failed> {
+fn start((templates, dir): (&[Template], BorrowedFd<'_>)) -> Result<Maker, Failed> {
     let kind = (AddressFamily::Unix, SockType::SeqPacket);
     let (near, far) = socketpair(kind.0, kind.1, None, SockFlag::SOCK_CLOEXEC)
         .during("make the disk maker's socket")?;
