@@ -120,7 +120,7 @@ pub(crate) fn recover(options: &Options, disk: &Arc<dyn Disk>) -> Result<Recover
         segments: &found.segments,
         mark,
         step: OPEN_STEP,
-        indexes: false,
+        anew: false,
     };
     let view_lsn = replay.run(&mut view, &mut |_, _| {})?;
     let journal_bytes = used_bytes(&found);

@@ -24,8 +24,8 @@ use crate::walk::{self, Segments, Start};
 
 /// The database's cache while a view is made.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Settlements whose rows a rebuild keeps in memory at once.
-const STEP: u64 = 200_000;
+/// Settlements whose rows a rebuild makes while those of as many before are written.
+const STEP: u64 = 100_000;
 /// Progress is told once for so many bytes.
 const TELL_BYTES: u64 = 1 << 20;
 /// A rebuilt checkpoint keeps retry keys of a week; the ledger looks only at those it wants.
@@ -162,8 +162,13 @@ pub fn verify_at(
 }
 
 /// Makes view, sidecar indexes and checkpoint anew from the journal of a stopped ledger. The
-/// journal itself is not touched.
+/// journal itself is not touched. If it is interrupted, the next open makes them.
 pub fn rebuild(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Rebuilt, Error> {
+    rebuild_by(dir, STEP, on)
+}
+
+/// The same, of so many settlements at once.
+fn rebuild_by(dir: &Path, step: u64, on: &mut dyn FnMut(Progress)) -> Result<Rebuilt, Error> {
     let _lock = recover::lock(dir).map_err(|error| match error {
         OpenError::Ledger(error) => error,
         OpenError::InUse { .. } | OpenError::Options { .. } => {
@@ -196,8 +201,8 @@ pub fn rebuild(dir: &Path, on: &mut dyn FnMut(Progress)) -> Result<Rebuilt, Erro
         dir,
         segments: &segments,
         mark: None,
-        step: STEP,
-        indexes: true,
+        step,
+        anew: true,
     };
     replay.run(&mut view, &mut |position, settlements| {
         teller.tell(position, settlements, false);

@@ -109,7 +109,8 @@ impl Unwritten {
         self.since.get_or_insert(at);
     }
 
-    fn freeze(&mut self) {
+    /// All of it is on its way to the disk.
+    pub(crate) fn freeze(&mut self) {
         self.frozen = self.frozen.or(self.since);
         self.since = None;
     }

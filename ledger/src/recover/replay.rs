@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use super::{Found, view_path};
 use crate::commit;
@@ -82,8 +83,10 @@ pub(crate) struct Replay<'a> {
     pub(crate) mark: Option<Mark>,
     /// Settlements added to the rows between two commits: memory against rows written twice.
     pub(crate) step: u64,
-    /// Whether to make the indexes of full segments, too.
-    pub(crate) indexes: bool,
+    /// Whether everything is made anew: the indexes of full segments, too, and of the rows only
+    /// those are written that are done. What they include is told once all are: see
+    /// [`write_rows`].
+    pub(crate) anew: bool,
 }
 
 impl Replay<'_> {
@@ -96,11 +99,12 @@ impl Replay<'_> {
     ) -> Result<u64, Error> {
         let mut rows_lsn = self.mark.map_or(0, |mark| mark.lsn);
         let (mut since, mut settlements) = (0, 0);
+        let mut writing = Writing::default();
         let mut kept = Kept::default();
         let start = self.start(view);
-        walk::walk(self.dir, self.segments, start, |number, frame| {
+        let walked = walk::walk(self.dir, self.segments, start, |number, frame| {
             let end = walk::end(number, frame);
-            if self.indexes {
+            if self.anew {
                 view.turn(number);
             }
             let taken = self.frame(view, (number, frame), rows_lsn, &mut kept)?;
@@ -110,13 +114,25 @@ impl Replay<'_> {
                 index.write(&segment::index_path(self.dir, index.segment))?;
                 view.index_written(&index);
             }
+            if since >= self.step || writing.is_done() {
+                rows_lsn = writing.end(view)?.unwrap_or(rows_lsn);
+            }
             if since >= self.step {
-                (rows_lsn, since) = (commit_rows(view, frame, end)?, 0);
-                tracing::info!(rows_lsn, "making the view again");
+                since = 0;
+                let mark = Mark {
+                    ledger: view.ledger,
+                    lsn: last_lsn(frame),
+                    position: end,
+                };
+                writing.begin(view, Some(mark).filter(|_| !self.anew))?;
+                tracing::info!(lsn = mark.lsn, "making the view again");
             }
             Ok(())
-        })?;
-        Ok(rows_lsn)
+        });
+        // Nobody writes to the database when this is over, whatever became of the walk.
+        let written = writing.end(view);
+        walked?;
+        Ok(written?.unwrap_or(rows_lsn))
     }
 
     /// Where the first of the two that is behind goes on.
@@ -155,6 +171,8 @@ impl Replay<'_> {
             let open = |id: &Id| view.state.hold(id).map(Arc::clone);
             let stored = read.stored(&mut kept.slate, open)?;
             let (record, is_entry) = (stored.record(), stored.seq().is_some());
+            // From here on only the record has the hold.
+            drop(stored);
             let mut tenant = None;
             if read.lsn > view.state.lsn {
                 let leaf = record::leaf(read.bytes).map(merkle::leaf);
@@ -165,7 +183,7 @@ impl Replay<'_> {
                 }
                 tenant = located.map(|located| located.tenant);
             }
-            if self.indexes {
+            if self.anew {
                 view.tail.push(&record, tenant, read.offset);
             }
             if read.lsn > rows_lsn {
@@ -183,6 +201,11 @@ impl Replay<'_> {
         }
         Ok(settlements)
     }
+}
+
+/// The number of a frame's last record.
+fn last_lsn(frame: &Frame<'_>) -> u64 {
+    frame.header.first_lsn + u64::from(frame.header.records) - 1
 }
 
 /// Whether the rows count a record.
@@ -221,18 +244,57 @@ impl Kept {
     }
 }
 
-/// Writes the rows made so far, up to a frame that ends at `position`; returns its last command.
-fn commit_rows(view: &mut View, frame: &Frame<'_>, position: Position) -> Result<u64, Error> {
-    let lsn = frame.header.first_lsn + u64::from(frame.header.records) - 1;
-    write_rows(
-        view,
-        Mark {
-            ledger: view.ledger,
-            lsn,
-            position,
-        },
-    )?;
-    Ok(lsn)
+/// Rows that a thread of their own writes while others are made: one step of them at a time.
+#[derive(Debug, Default)]
+struct Writing(Option<(Written, Option<Mark>)>);
+
+/// What becomes of the writing.
+type Written = JoinHandle<Result<(), Error>>;
+
+impl Writing {
+    /// Begins to write the dirty rows and their mark; without one, only rows that are done.
+    fn begin(&mut self, view: &mut View, mark: Option<Mark>) -> Result<(), Error> {
+        let frozen = match mark {
+            Some(_) => {
+                view.unwritten.freeze();
+                view.rows.freeze()
+            }
+            None => view.rows.freeze_before(view.state.at),
+        };
+        let store = Arc::clone(view.rows.store());
+        let write = move || match mark {
+            Some(mark) => store.commit(frozen.iter(), &commit::encode(&mark)),
+            None => store.put_rows(frozen.iter()),
+        };
+        let thread = thread::Builder::new().name("rows".to_owned());
+        let thread = thread.spawn(write).map_err(|_spawn| ended())?;
+        self.0 = Some((thread, mark));
+        Ok(())
+    }
+
+    /// Whether there are rows that have been written.
+    fn is_done(&self) -> bool {
+        let writing = self.0.as_ref();
+        writing.is_some_and(|(thread, _)| thread.is_finished())
+    }
+
+    /// Waits until they are; says up to which command the database says that its rows are, if that
+    /// has changed.
+    fn end(&mut self, view: &mut View) -> Result<Option<u64>, Error> {
+        let Some((thread, mark)) = self.0.take() else {
+            return Ok(None);
+        };
+        thread.join().map_err(|_panic| ended())??;
+        view.rows.committed_up_to(view.state.at);
+        if mark.is_some() {
+            view.unwritten.written();
+        }
+        Ok(mark.map(|mark| mark.lsn))
+    }
+}
+
+fn ended() -> Error {
+    Error::Thread { thread: "rows" }
 }
 
 /// Writes the dirty rows and the head mark.

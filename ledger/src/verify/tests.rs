@@ -7,6 +7,8 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
+use crate::calendar::DAY_US;
+use crate::clock::Clock;
 use crate::journal::frame;
 use crate::record;
 use crate::testing::*;
@@ -157,5 +159,44 @@ fn roots_are_told_for_every_size_asked_that_there_is() {
     let ledger = Ledger::open(options(dir.path()), HandClock::at(MONDAY)).unwrap();
     for (size, root) in verified.roots {
         assert_eq!(ledger.root_at(size).unwrap(), root);
+    }
+}
+
+/// Rows are written once their day has passed, and read again where a run has ended later.
+#[test]
+fn a_rebuild_in_many_steps_makes_what_one_step_makes() {
+    const DAYS: u64 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = HandClock::at(MONDAY);
+    let ledger = Ledger::open(options(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    ledger.now_act(card_act()).unwrap();
+    ledger.now_act(tenant("acme", 9, Vec::new())).unwrap();
+    let settle = |number| {
+        let ticket = ledger.settle(settlement(number, number)).unwrap();
+        ticket.wait().unwrap().unwrap();
+    };
+    for day in 0..DAYS {
+        clock.set(MONDAY + i64::try_from(day).unwrap() * DAY_US);
+        ledger.now_hold(hold(10 * day + 1, "acme")).unwrap();
+        ledger.now_hold(hold(10 * day + 2, "acme")).unwrap();
+        settle(10 * day + 1);
+        if let Some(before) = day.checked_sub(3) {
+            settle(10 * before + 2);
+        }
+    }
+    drop(ledger);
+    let made = |step| {
+        let rebuilt = rebuild_by(dir.path(), step, &mut |_| ()).unwrap();
+        let store = Store::open(&recover::view_path(dir.path()), CACHE_BYTES).unwrap();
+        let rows: Vec<_> = store
+            .scan(Vec::new(), vec![u8::MAX])
+            .map(|row| row.unwrap())
+            .collect();
+        (rebuilt, rows, store.head().unwrap())
+    };
+    let once = made(u64::MAX);
+    assert!(once.0.rows > DAYS && once.2.is_some());
+    for step in [1, 7] {
+        assert_eq!(made(step), once);
     }
 }

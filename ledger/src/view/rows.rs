@@ -214,7 +214,7 @@ impl Rows {
             None => groups.entry(Names::from(names)).or_default(),
         };
         for (grain, number, slot) in places {
-            let last = self.stored.map(|mut last| *last_of(&mut last, grain));
+            let last = self.stored.map(|last| number_of(last, grain));
             let store = Some(&*self.store).filter(|_| last.is_none_or(|last| number <= last));
             let warm = warm(group, store, names, (grain, number))?;
             if warm.row.lsn < lsn {
@@ -241,6 +241,17 @@ impl Rows {
 
     /// The dirty rows, which count as committed if [`Rows::committed`] follows.
     pub(crate) fn freeze(&mut self) -> Frozen {
+        self.freeze_those(|_warm| true)
+    }
+
+    /// The dirty rows of days and months before those at `at`, which are unlikely to be touched
+    /// once more.
+    pub(crate) fn freeze_before(&mut self, at: Micros) -> Frozen {
+        let current = self.current(at);
+        self.freeze_those(|warm| warm.number < number_of(current, warm.grain))
+    }
+
+    fn freeze_those(&mut self, those: impl Fn(&Warm) -> bool) -> Frozen {
         let mut frozen = Frozen::default();
         let mut tenants = Vec::new();
         for groups in &mut self.warm {
@@ -249,7 +260,8 @@ impl Rows {
                 let Some(whose) = Whose::read(names.borrow()) else {
                     continue;
                 };
-                for warm in group.iter_mut().filter(|warm| warm.care == Care::Dirty) {
+                let dirty = |warm: &&mut Warm| warm.care == Care::Dirty && those(warm);
+                for warm in group.iter_mut().filter(dirty) {
                     warm.care = Care::Frozen;
                     frozen.push(&whose, warm);
                     if let Some(last) = self.stored.as_mut().map(|last| last_of(last, warm.grain)) {
@@ -272,11 +284,13 @@ impl Rows {
     /// All rows are durable: of those made again from the journal, only the last month's and the
     /// day's at `at` are likely to be touched once more.
     pub(crate) fn committed_up_to(&mut self, at: Micros) {
-        let [(_, day, _), (_, month, _)] = self.places(at);
-        self.thaw(|warm| match warm.grain {
-            Grain::Day => warm.number >= day,
-            Grain::Month => warm.number >= month,
-        });
+        let current = self.current(at);
+        self.thaw(|warm| warm.number >= number_of(current, warm.grain));
+    }
+
+    /// The day and the month of an instant.
+    fn current(&mut self, at: Micros) -> [u32; 2] {
+        self.places(at).map(|(_, number, _)| number)
     }
 
     /// What was frozen is in the database. Dirty rows stay warm, and those that `keep` says.
@@ -323,6 +337,13 @@ impl Rows {
         }
         rows.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         rows
+    }
+}
+
+fn number_of([day, month]: [u32; 2], grain: Grain) -> u32 {
+    match grain {
+        Grain::Day => day,
+        Grain::Month => month,
     }
 }
 
