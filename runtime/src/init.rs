@@ -15,7 +15,8 @@
 //!
 //! It trusts the server, which is the only one at the other end of its socket, but waits for
 //! nobody: it never reads from a process of the tenant's and never blocks on anything but its own
-//! poll. It does not end when the server does: the shim alone decides that.
+//! poll, and on a child until that has executed its program. It does not end when the server does:
+//! the shim alone decides that.
 
 use std::collections::VecDeque;
 use std::io;

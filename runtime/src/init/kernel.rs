@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sched::{CloneFlags, clone};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -14,6 +15,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// Where init keeps its socket: the lowest number behind the standard ones, since the sandbox's own
 /// limit on open files holds for init too.
 pub(super) const SOCKET: RawFd = 3;
+
+/// What a child has for a stack until it is another program: many times what it needs, and not
+/// there before it is touched.
+const STACK_BYTES: usize = 256 << 10;
 
 /// Makes a bare init of the process: bound to its shim's life, undumpable, without any descriptor
 /// but its socket and three that lead nowhere, and with children's ends told through a descriptor.
@@ -98,22 +103,20 @@ pub(super) fn others() -> bool {
     found == 0
 }
 
-/// Forks. Both sides have one thread.
-pub(super) fn fork() -> io::Result<libc::pid_t> {
-    // SAFETY: init has one thread, so no lock is held by another at this moment and the child may
-    // run any code; it shares no memory with its parent.
-    let pid = unsafe { libc::fork() };
-    if pid < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(pid)
-    }
-}
-
-/// Ends a child without running the destructors and exit handlers that it has from its parent.
-pub(super) fn exit_now(code: i32) -> ! {
-    // SAFETY: never returns and touches no memory.
-    unsafe { libc::_exit(code) }
+/// Starts a process that runs `child` and ends with its answer, or becomes another program; waits
+/// until it has done either. Answers its pid.
+///
+/// It borrows this process's memory, so that none of it has to be copied for a child that goes on
+/// to exec: what it allocates and does not free stays allocated here.
+pub(super) fn start(mut child: impl FnMut() -> i32) -> nix::Result<libc::pid_t> {
+    let child = Box::new(move || isize::try_from(child()).unwrap_or(1));
+    let mut stack = vec![0; STACK_BYTES];
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    // SAFETY: the stack is the child's alone. This process has one thread, which the kernel holds
+    // until the child uses the memory no more; so nothing changes under either, and nobody holds a
+    // lock.
+    let pid = unsafe { clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }?;
+    Ok(pid.as_raw())
 }
 
 /// Puts every signal back to its default and unblocks all: what is ignored or blocked would stay so

@@ -1,5 +1,5 @@
-//! Starts the main process: everything is prepared before the fork, so that the child only makes
-//! system calls.
+//! Starts the main process: everything is prepared before, so that the child, which borrows init's
+//! memory, only makes system calls.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -31,17 +31,13 @@ struct Plan {
     stdio: [OwnedFd; 3],
 }
 
-/// Forks and executes; answers the child's pid, or the errno of what could not be prepared.
+/// Starts a child that executes; answers its pid, or the errno of what could not be prepared.
 ///
 /// A command that is not found or cannot be executed is the child's affair: it says so on its
 /// standard error and exits with 127 or 126, as a shell's would.
 pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> Result<libc::pid_t, i32> {
     let plan = Plan::new(start, stdio).ok_or(libc::EINVAL)?;
-    match kernel::fork() {
-        Ok(0) => kernel::exit_now(plan.execute()),
-        Ok(pid) => Ok(pid),
-        Err(error) => Err(error.raw_os_error().unwrap_or(libc::EAGAIN)),
-    }
+    kernel::start(|| plan.execute()).map_err(|errno| errno as i32)
 }
 
 impl Plan {
@@ -99,7 +95,7 @@ impl Plan {
         complain(&format!("{}: {reason}", self.name), code)
     }
 
-    /// Everything between the fork and the exec but the descriptors 0, 1 and 2.
+    /// Everything between start and exec but the descriptors 0, 1 and 2.
     fn set_up(&self) -> Result<(), String> {
         let failed = |what: &'static str| move |errno: Errno| format!("{what}: {}", errno.desc());
         kernel::close_range(3, i32::MAX).map_err(|error| format!("cannot close files: {error}"))?;

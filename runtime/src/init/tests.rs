@@ -33,7 +33,8 @@ impl Child {
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0);
         if pid == 0 {
-            kernel::exit_now(run(theirs, config));
+            let code = run(theirs, config);
+            crate::launcher::kernel::exit_now(u8::try_from(code).unwrap_or(1))
         }
         let child = Child {
             socket,
