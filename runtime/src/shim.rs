@@ -62,6 +62,8 @@ pub(crate) struct Host<'a> {
     pub(crate) filter: &'a Rc<Program>,
     /// What sandboxes are told of a CPU.
     pub(crate) cpu: &'a Cpu,
+    /// CPUs that this machine has for sandboxes: so many can burn at once.
+    pub(crate) cpus: u64,
     /// Longest that files may be kept, in s, whatever the server asks.
     pub(crate) keep_s_max: u32,
     /// No sandbox may have more, whatever the server asks.

@@ -233,6 +233,7 @@ impl Launcher {
             owner: (self.config.server_uid, self.config.server_gid),
             filter: &self.filter,
             cpu: &self.cpu,
+            cpus: u64::try_from(allowed.len()).unwrap_or(1),
             keep_s_max: self.config.keep_s_max,
             maxima: &self.config.maxima,
         };

@@ -1,7 +1,6 @@
 //! A live sandbox: its deadlines, its end, its last figures.
 
 use std::cell::Cell;
-use std::fs::read_to_string;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -80,7 +79,7 @@ pub(super) fn run(host: &Host<'_>, sandbox: &Sandbox<'_>) -> u8 {
     let watch = Watch {
         sandbox,
         clock: Monotonic::start(),
-        cpus: cpus(),
+        cpus: host.cpus,
         wary_until_us: Cell::new(0),
         has_failed: Cell::new(true),
     };
@@ -399,11 +398,12 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether init is the only process of the sandbox.
+    /// Whether init is the only process of the sandbox. Nothing in it can leave one of its groups,
+    /// so that one hierarchy tells for all.
     fn is_init_alone(&self) -> bool {
         self.sandbox
             .group
-            .pids()
+            .members()
             .is_ok_and(|pids| pids == [self.sandbox.init])
     }
 
@@ -505,14 +505,4 @@ fn wait<const N: usize>(
         Err(errno) => return Err(errno.into()),
     }
     Ok(polled.map(|one| one.revents().is_some_and(|found| !found.is_empty())))
-}
-
-/// CPUs of this machine that can burn at once.
-fn cpus() -> u64 {
-    let stat = read_to_string("/proc/stat").unwrap_or_default();
-    let lines = stat.lines().filter(|line| {
-        line.strip_prefix("cpu")
-            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    });
-    u64::try_from(lines.count()).unwrap_or(1).max(1)
 }
