@@ -1,58 +1,120 @@
 # Waits in a sandbox that was made ahead for the one program that it will run, as `python3 main.py`
 # would. Until then nothing of any tenant's is here.
 #
-# On standard input come a length (4 bytes, little endian), so many bytes of JSON (argv, env, cwd,
-# open_files), and behind them the program's own standard input. Not all that is imported is used
-# here: it is what most programs import.
+# It says READY when it could run one. On standard input comes LOAD, perhaps: nobody has wanted it
+# for a while. Then it loads what most programs import, one module after the other, until it has or
+# HURRY comes, and says READY once more. Then comes the order, and behind it the program's own
+# standard input. The order is a byte, a length (4 bytes, little endian), and so many bytes of
+# UTF-8: the number of open files if it is not to stay as it is, the working directory, the number
+# of arguments, the arguments, then names and values of the environment, with NUL between.
+#
+# What it needs itself is in every interpreter that has started: nothing is loaded for it.
+import _frozen_importlib_external
+import _signal
+import _weakref
 import atexit
 import builtins
-import collections
-import datetime
-import functools
 import gc
-import importlib.machinery
 import io
-import itertools
-import json
-import math
 import os
-import random
-import re
-import resource
-import signal
-import string
 import sys
-import threading
 import time
-import traceback
-import types
-import typing
-import weakref
 
 READY = b"\x06"
+HURRY = b"\x01"
+LOAD = b"\x03"
+
+# What most programs import, what is wanted most first.
+LIBRARY = (
+    "collections",
+    "functools",
+    "enum",
+    "re",
+    "json",
+    "math",
+    "datetime",
+    "random",
+    "itertools",
+    "types",
+    "weakref",
+    "threading",
+    "typing",
+    "string",
+    "signal",
+    "importlib.machinery",
+    "traceback",
+    "resource",
+)
+
+
+def rehearse():
+    # The first program that is compiled and run is the slowest.
+    seen, sys.stdout = sys.stdout, io.StringIO()
+    try:
+        names = {"__name__": "rehearsal"}
+        text = "def f(x): return [i for i in range(x)]\nprint(f(3), {})"
+        exec(compile(text, "rehearsal", "exec", dont_inherit=True), names)
+    finally:
+        sys.stdout = seen
+    gc.freeze()
+
+
+def exactly(count):
+    got = b""
+    while len(got) < count:
+        part = os.read(0, count - len(got))
+        if not part:
+            os._exit(0)
+        got += part
+    return got
 
 
 def receive():
-    def exactly(count):
-        got = b""
-        while len(got) < count:
-            part = os.read(0, count - len(got))
-            if not part:
-                os._exit(0)
-            got += part
-        return got
+    os.write(1, READY)
+    said = exactly(1)
+    if said == LOAD:
+        load()
+        os.write(1, READY)
+        said = exactly(1)
+    if said == HURRY:
+        # It came too late.
+        exactly(1)
+    return exactly(int.from_bytes(exactly(4), "little")).decode().split("\0")
 
-    return json.loads(exactly(int.from_bytes(exactly(4), "little")))
+
+def load():
+    os.set_blocking(0, False)
+    for name in LIBRARY:
+        try:
+            exactly(1)
+            break
+        except BlockingIOError:
+            pass
+        try:
+            __import__(name)
+        except ImportError:
+            # Not every Python has all of it.
+            pass
+    else:
+        gc.collect()
+    os.set_blocking(0, True)
+    gc.freeze()
 
 
 def become(order):
-    most = order["open_files"]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files, cwd, count, *texts = order
+    if open_files:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(open_files), int(open_files)))
     os.environ.clear()
-    os.environ.update(order["env"])
+    names = texts[int(count) :]
+    os.environ.update(zip(names[::2], names[1::2]))
     time.tzset()
-    os.chdir(order["cwd"])
-    sys.argv = order["argv"]
+    os.chdir(cwd)
+    if "random" in sys.modules:
+        sys.modules["random"].seed()
+    sys.argv = texts[: int(count)]
     path = os.path.abspath(sys.argv[0])
     sys.path[0] = os.path.dirname(path)
     # A program's own modules hide those of the library, also those that are loaded already.
@@ -61,10 +123,10 @@ def become(order):
         for loaded in [one for one in sys.modules if one.split(".")[0] == name]:
             if hasattr(sys.modules[loaded], "__file__"):
                 del sys.modules[loaded]
-    module = types.ModuleType("__main__")
+    module = type(sys)("__main__")
     module.__file__ = path
     module.__builtins__ = builtins
-    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
+    module.__loader__ = _frozen_importlib_external.SourceFileLoader("__main__", path)
     module.__cached__ = None
     module.__annotations__ = {}
     sys.modules["__main__"] = module
@@ -102,8 +164,8 @@ def failed(error, trace):
     try:
         sys.excepthook(type(error), error, trace)
     except BaseException:
-        traceback.print_exc()
-    return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+        sys.__excepthook__(*sys.exc_info())
+    return -_signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
 def forget(module):
@@ -119,18 +181,18 @@ def finish(status, known):
     # What the interpreter does at its end, but for the two milliseconds that it takes to free
     # everything: files that were not closed are flushed when their last name goes.
     try:
-        threading._shutdown()
+        getattr(sys.modules.get("threading"), "_shutdown", int)()
         atexit._run_exitfuncs()
         own = [name for name in sys.modules if name not in known]
         modules = [sys.modules.pop(name) for name in own]
-        modules = [weakref.ref(one) for one in modules if isinstance(one, types.ModuleType)]
+        modules = [_weakref.ref(one) for one in modules if isinstance(one, type(sys))]
         # What nothing else holds ends with its names still there.
         gc.collect()
         for module in modules:
             forget(module())
         gc.collect()
     except BaseException:
-        traceback.print_exc()
+        sys.__excepthook__(*sys.exc_info())
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
@@ -138,30 +200,14 @@ def finish(status, known):
         except BaseException:
             status = status or 120
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        _signal.signal(-status, _signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)
 
 
-def rehearse():
-    # The first program that is compiled and run is the slowest.
-    seen, sys.stdout = sys.stdout, io.StringIO()
-    try:
-        names = {"__name__": "rehearsal"}
-        text = "import json\ndef f(x): return [i for i in range(x)]\nprint(f(3), json.dumps({}))"
-        exec(compile(text, "rehearsal", "exec", dont_inherit=True), names)
-    finally:
-        sys.stdout = seen
-    gc.collect()
-    gc.freeze()
-
-
 def main():
     rehearse()
-    os.write(1, READY)
-    order = receive()
-    random.seed()
-    become(order)
+    become(receive())
     known = set(sys.modules) - {"__main__"}
     finish(run(sys.modules["__main__"]), known)
 

@@ -1,12 +1,24 @@
 //! An interpreter that waits in a sandbox made ahead: how it is started, and what it is told.
 
-use serde::Serialize;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sandbox::pump::Pipes;
 use crate::spec::Process;
 use crate::wire::Start;
 
-/// Written to its standard output when it is ready.
-pub(crate) const READY: u8 = 6;
+/// Written to its standard output when it could run a program, and again when it can after
+/// [`LOAD`].
+const READY: u8 = 6;
+
+/// Has it load what most programs import, one module after the other.
+const LOAD: u8 = 3;
+
+/// Has it stop that.
+const HURRY: u8 = 1;
+
+/// Begins the order.
+const ORDER: u8 = 2;
 
 /// What waits: it is no part of an image, and nothing in it is secret.
 const PYTHON: &str = include_str!("runner.py");
@@ -37,35 +49,111 @@ impl Interpreter {
     }
 }
 
-/// The program that it is to run, in the form that it takes.
-#[derive(Serialize)]
-struct Order<'a> {
-    argv: &'a [String],
-    env: std::collections::BTreeMap<&'a str, &'a str>,
-    cwd: &'a str,
+/// An interpreter that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pipes: Pipes,
+    /// The limit that it was started with.
     open_files: u32,
+    /// It has been told to load.
+    loads: AtomicBool,
 }
 
-/// What goes to its standard input: the order, then the program's own input.
-///
-/// # Errors
-/// The order is longer than 4 GiB.
-pub(crate) fn input(process: &Process, open_files: u32) -> std::io::Result<Vec<u8>> {
+impl Waiting {
+    /// Waits until one that has been started could run a program; none if it ends first.
+    pub(crate) async fn ready(pipes: Pipes, open_files: u32) -> Option<Waiting> {
+        let said = pipes.first_byte().await;
+        (said == Some(READY)).then_some(Waiting {
+            pipes,
+            open_files,
+            loads: AtomicBool::new(false),
+        })
+    }
+
+    /// Has it load what most programs import. To be called once.
+    pub(crate) fn load(&self) {
+        // One that has ended is found out when it is wanted.
+        self.loads
+            .store(self.pipes.say(LOAD).is_ok(), Ordering::Relaxed);
+    }
+
+    /// Has it do nothing any more but wait; false if it has ended. To be called once.
+    pub(crate) async fn hurry(&self) -> bool {
+        if !self.loads.load(Ordering::Relaxed) {
+            return true;
+        }
+        let said = match self.pipes.byte_there() {
+            None if self.pipes.say(HURRY).is_ok() => self.pipes.first_byte().await,
+            said => said,
+        };
+        said == Some(READY)
+    }
+
+    /// Its pipes, and what goes to its standard input: the program that it is to run, with so many
+    /// open files, then that one's own input.
+    ///
+    /// # Errors
+    /// The order is longer than 4 GiB, or has a NUL in it.
+    pub(crate) fn order(self, process: &Process, open_files: u32) -> io::Result<(Pipes, Vec<u8>)> {
+        let other = (open_files != self.open_files).then_some(open_files);
+        Ok((self.pipes, order(process, other)?))
+    }
+}
+
+/// What goes to its standard input; `open_files` is the limit if it is another one.
+fn order(process: &Process, open_files: Option<u32>) -> io::Result<Vec<u8>> {
+    // Without the interpreter's own name.
+    let argv = process.argv.get(1..).unwrap_or_default();
+    let open_files = open_files.map(|most| most.to_string()).unwrap_or_default();
+    let count = argv.len().to_string();
+    let texts = [open_files.as_str(), process.cwd.as_str(), count.as_str()].into_iter();
+    let texts = texts.chain(argv.iter().map(String::as_str));
     let env = process.env.iter();
-    let order = Order {
-        // Without the interpreter's own name.
-        argv: process.argv.get(1..).unwrap_or_default(),
-        env: env
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect(),
-        cwd: &process.cwd,
-        open_files,
-    };
-    let order = serde_json::to_vec(&order)?;
-    let length = u32::try_from(order.len()).map_err(std::io::Error::other)?;
-    let mut input = Vec::with_capacity(4 + order.len() + process.stdin.len());
+    let texts: Vec<&str> = texts
+        .chain(env.flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+        .collect();
+    if texts.iter().any(|text| text.contains('\0')) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let order = texts.join("\0");
+    let length = u32::try_from(order.len()).map_err(io::Error::other)?;
+    let mut input = Vec::with_capacity(5 + order.len() + process.stdin.len());
+    input.push(ORDER);
     input.extend_from_slice(&length.to_le_bytes());
-    input.extend_from_slice(&order);
+    input.extend_from_slice(order.as_bytes());
     input.extend_from_slice(&process.stdin);
     Ok(input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_tells_everything_but_the_limit_that_stays() {
+        let text = |text: &str| text.to_owned();
+        let process = Process {
+            argv: ["python3", "main.py", ""].map(text).to_vec(),
+            env: vec![(text("ONE"), text("1"))],
+            cwd: text("/workspace"),
+            stdin: b"input".to_vec(),
+            execution: [0; 16],
+            wall_ms: 1,
+            cpu_ms: 1,
+            output_bytes: 1,
+            kill_on_output_limit: false,
+            reduced: false,
+            keep_s: 0,
+        };
+        let body = b"77\0/workspace\x002\0main.py\0\0ONE\x001";
+        let expected = [&[ORDER, 30, 0, 0, 0], &body[..], b"input"].concat();
+        assert_eq!(order(&process, Some(77)).unwrap(), expected);
+        let unsaid = [&[ORDER, 28, 0, 0, 0], &body[2..], b"input"].concat();
+        assert_eq!(order(&process, None).unwrap(), unsaid);
+        let torn = Process {
+            argv: ["python3", "a\0b"].map(text).to_vec(),
+            ..process
+        };
+        assert!(order(&torn, None).is_err());
+    }
 }

@@ -13,8 +13,8 @@ use super::ready::ready;
 use super::shares::CpuFiles;
 use crate::cgroup::WEIGHT;
 use crate::error::StartError;
+use crate::runner::Waiting;
 use crate::sandbox::live::LiveSandbox;
-use crate::sandbox::pump::Pipes;
 use crate::spec::{Network, SandboxId, SandboxSpec};
 use crate::wire::{
     FRAME_MAX, INIT_FRAME_MAX, Make, ToLauncher, WireImage, WireLimits, WireNetwork,
@@ -29,7 +29,7 @@ pub(super) struct Made {
     /// The files of its part of the CPUs.
     pub(super) cpu: CpuFiles,
     /// Where an interpreter waits in it.
-    pub(super) waiting: Option<Pipes>,
+    pub(super) waiting: Option<Waiting>,
 }
 
 impl Live {

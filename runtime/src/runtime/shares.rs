@@ -182,6 +182,17 @@ impl Part {
         })
     }
 
+    /// What the sandbox has used until now is not its owner's either.
+    pub(crate) fn begin(&self) {
+        let mut names = self.shares.names();
+        let crowd = names.get_mut(&self.name);
+        let seat = crowd.and_then(|crowd| crowd.live.get_mut(&self.sandbox));
+        if let Some(seat) = seat.and_then(Option::as_mut) {
+            let used_us = seat.used_us();
+            self.shares.before_us.fetch_add(used_us, Ordering::Relaxed);
+        }
+    }
+
     /// The sandbox has been made: its place is written to these files from now on.
     pub(super) fn attach(&self, files: CpuFiles) {
         // What was used before is not its owner's.
@@ -239,6 +250,12 @@ impl CpuFiles {
     /// CPU time used since the sandbox was made, in us; 0 where that cannot be read.
     pub(super) fn used_us(&self) -> u64 {
         self.usage.used_us().unwrap_or(0)
+    }
+
+    /// Nobody waits for what the sandbox does: it gets what no other has a use for, until it is
+    /// somebody's.
+    pub(super) fn rest(&self) {
+        write(&self.idle, 1);
     }
 }
 

@@ -13,14 +13,14 @@ use tokio::time::{sleep, timeout};
 
 use super::live::{Live, tame};
 use super::open::Made;
-use super::pool::{Kind, Pool, PoolOptions, Recipe};
+use super::pool::{Kind, Pool, PoolOptions, Recipe, WINDOW_US};
 use crate::cgroup::WEIGHT;
 use crate::clock;
 use crate::error::StartError;
-use crate::runner::{self, Interpreter};
+use crate::runner::{Interpreter, Waiting};
 use crate::sandbox::live::LiveSandbox;
 use crate::sandbox::pump::Pipes;
-use crate::spec::{Digest, Network, SandboxSpec};
+use crate::spec::{Digest, Network, SandboxId, SandboxSpec};
 use crate::wire::{FromInit, FromShim, Make, ToInit, ToShim, WireImage, WireLimits, WireNetwork};
 
 /// How often it is looked whether too many or too few are ready, at least.
@@ -28,6 +28,10 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How long the answer to a run has to go out before its sandbox is replaced.
 const AFTER: Duration = Duration::from_millis(2);
+
+/// How long an interpreter has stood ready before it loads more: where as many are wanted as are
+/// kept ready, none gets as old.
+const LOAD_AFTER: Duration = Duration::from_micros(WINDOW_US);
 
 /// CPU weight while one is made ahead: a tenth of a tenant's.
 const WEIGHT_AHEAD: u32 = WEIGHT / 10;
@@ -82,11 +86,20 @@ impl Live {
             let made = taken.sandbox;
             let id = made.id;
             match self.hold_to(&made, (&taken.limits, limits)).await {
-                Ok(()) => return Some(self.give(spec.clone(), made)),
-                Err(reason) => tracing::warn!(sandbox = %id, reason, "cannot claim a sandbox"),
+                Ok(()) => {
+                    let sandbox = self.give(spec.clone(), made);
+                    if sandbox.hurry().await {
+                        return Some(sandbox);
+                    }
+                    tracing::warn!(sandbox = %id, "an interpreter that waited has ended");
+                    self.end(sandbox).await;
+                }
+                // There may be another.
+                Err(reason) => {
+                    tracing::warn!(sandbox = %id, reason, "cannot claim a sandbox");
+                    self.end_idle(made).await;
+                }
             }
-            // There may be another.
-            self.end_idle(made).await;
         }
     }
 
@@ -172,7 +185,6 @@ impl Live {
 
     /// Ends a sandbox that is nobody's, and waits until it is gone.
     async fn end_idle(self: &Arc<Live>, made: Made) {
-        let id = made.id;
         let spec = SandboxSpec {
             id: made.id,
             owner: NOBODY.to_owned(),
@@ -181,7 +193,13 @@ impl Live {
             network: Network::None,
             interpreter: None,
         };
-        self.give(spec, made).discard().await;
+        self.end(self.give(spec, made)).await;
+    }
+
+    /// Ends a sandbox that was made ahead, and waits until it is gone.
+    async fn end(self: &Arc<Live>, sandbox: LiveSandbox) {
+        let id = sandbox.id();
+        sandbox.discard().await;
         let limit = Duration::from_millis(self.options.end_ms);
         if !self.gone(id, limit).await {
             tracing::warn!(sandbox = %id, "a sandbox made ahead does not end");
@@ -247,7 +265,13 @@ impl Live {
         let made = self.make_one_ahead(kind, &recipe).await;
         let now_us = self.clock.now_us();
         match made {
-            Ok(made) if self.healthy() => self.ahead.pool().put(kind, limits, made, now_us),
+            Ok(made) if self.healthy() => {
+                let id = made.id;
+                self.ahead.pool().put(kind, limits, made, now_us);
+                if kind.interpreter {
+                    tokio::spawn(Arc::clone(&self).load(id));
+                }
+            }
             Ok(_too_late) => {}
             Err(error) => {
                 let is_full = matches!(error, StartError::Overloaded { .. });
@@ -258,6 +282,20 @@ impl Live {
             }
         }
         self.changed.notify_waiters();
+    }
+
+    /// Has an interpreter load more if nobody has wanted it for a while: where they are wanted as
+    /// fast as they are made, that would take more of the CPUs than all the rest of a run.
+    async fn load(self: Arc<Live>, id: SandboxId) {
+        sleep(LOAD_AFTER).await;
+        let pool = self.ahead.pool();
+        let Some(made) = pool.all_ready().find(|made| made.id == id) else {
+            return;
+        };
+        if let Some(waiting) = &made.waiting {
+            made.cpu.rest();
+            waiting.load();
+        }
     }
 
     async fn make_one_ahead(&self, kind: Kind, recipe: &Recipe) -> Result<Made, StartError> {
@@ -281,16 +319,15 @@ impl Live {
         };
         let limit_ms = self.options.start_ms;
         let started = start_ahead(&made, interpreter, recipe.limits.open_files);
-        match timeout(Duration::from_millis(limit_ms), started).await {
-            Ok(waiting) => Ok(Made {
-                waiting: Some(waiting?),
-                ..made
-            }),
-            Err(_elapsed) => Err(StartError::TimedOut {
-                step: "starting an interpreter",
-                limit_ms,
-            }),
-        }
+        let waiting = timeout(Duration::from_millis(limit_ms), started).await;
+        let waiting = waiting.map_err(|_elapsed| StartError::TimedOut {
+            step: "starting an interpreter",
+            limit_ms,
+        })??;
+        Ok(Made {
+            waiting: Some(waiting),
+            ..made
+        })
     }
 }
 
@@ -299,7 +336,7 @@ async fn start_ahead(
     made: &Made,
     interpreter: &Interpreter,
     open_files: u32,
-) -> Result<Pipes, StartError> {
+) -> Result<Waiting, StartError> {
     let (pipes, ends) = Pipes::new().map_err(|source| StartError::Server {
         action: "make pipes",
         source,
@@ -317,10 +354,7 @@ async fn start_ahead(
     let Ok(Some((FromInit::Started, _))) = made.init.recv::<FromInit>().await else {
         return Err(gone());
     };
-    match pipes.first_byte().await {
-        Some(runner::READY) => Ok(pipes),
-        _ => Err(gone()),
-    }
+    Waiting::ready(pipes, open_files).await.ok_or_else(gone)
 }
 
 /// Memory that the kernel could give without swapping, in bytes.

@@ -26,7 +26,7 @@ use crate::kept::{Kept, LiveKept};
 use crate::measured::Measured;
 use crate::outcome::{EndedBy, Evidence, Outcome, decide};
 use crate::output::OutputSink;
-use crate::runner;
+use crate::runner::Waiting;
 use crate::runtime::channel::Channel;
 use crate::runtime::live::{Live, tame};
 use crate::runtime::shares::Part;
@@ -43,13 +43,13 @@ const REST: Duration = Duration::from_millis(50);
 pub(crate) struct LiveSandbox {
     live: Arc<Live>,
     spec: SandboxSpec,
-    _share: Part,
+    share: Part,
     /// `None` once the sandbox has been ended or handed on.
     shim: Option<Channel>,
     init: Channel,
     is_warm: bool,
     /// Where an interpreter waits that was started ahead.
-    waiting: Option<Pipes>,
+    waiting: Option<Waiting>,
 }
 
 impl LiveSandbox {
@@ -63,7 +63,7 @@ impl LiveSandbox {
         LiveSandbox {
             live,
             spec,
-            _share: share,
+            share,
             shim: Some(shim),
             init,
             is_warm: false,
@@ -72,10 +72,22 @@ impl LiveSandbox {
     }
 
     /// This one was made ahead, perhaps with an interpreter that waits.
-    pub(crate) fn warm(mut self, waiting: Option<Pipes>) -> LiveSandbox {
+    pub(crate) fn warm(mut self, waiting: Option<Waiting>) -> LiveSandbox {
         self.is_warm = true;
         self.waiting = waiting;
         self
+    }
+
+    /// Has the interpreter that waits here do nothing else any more; false if it has ended.
+    pub(crate) async fn hurry(&self) -> bool {
+        let Some(waiting) = &self.waiting else {
+            return true;
+        };
+        let limit = Duration::from_millis(self.live.options.start_ms);
+        let waits = timeout(limit, waiting.hurry()).await == Ok(true);
+        // What it has done meanwhile is not its owner's.
+        self.share.begin();
+        waits
     }
 
     pub(crate) fn is_warm(&self) -> bool {
@@ -239,8 +251,8 @@ impl LiveSandbox {
         sink: Option<OutputSink>,
     ) -> std::io::Result<(Pump, Option<Ends>)> {
         let most = process.output_bytes;
-        if let Some(pipes) = self.waiting.take() {
-            let input = runner::input(process, self.spec.limits.open_files)?;
+        if let Some(waiting) = self.waiting.take() {
+            let (pipes, input) = waiting.order(process, self.spec.limits.open_files)?;
             return Ok((Pump::new(pipes, input, most, sink)?, None));
         }
         let (pipes, ends) = Pipes::new()?;

@@ -1,7 +1,7 @@
 //! The pipes of one execution: input in, output out, head and tail of it kept, none of it ever
 //! waited for.
 
-use std::io::{self, PipeReader, PipeWriter, pipe};
+use std::io::{self, PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::time::Duration;
@@ -50,6 +50,17 @@ impl Pipes {
             stderr,
         };
         Ok((pipes, ends))
+    }
+
+    /// Writes a byte to the standard input, which has room: little has been written to it yet.
+    pub(crate) fn say(&self, byte: u8) -> io::Result<()> {
+        (&self.stdin).write_all(&[byte])
+    }
+
+    /// The next byte of the standard output, if it is there.
+    pub(crate) fn byte_there(&self) -> Option<u8> {
+        let mut byte = [0];
+        matches!(self.stdout.try_read(&mut byte), Ok(1)).then_some(byte[0])
     }
 
     /// The next byte of the standard output; none at its end.
@@ -228,7 +239,7 @@ async fn writable(pipe: Option<&Sender>) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::sync::{Arc, Mutex};
 
     use super::*;

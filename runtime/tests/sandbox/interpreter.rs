@@ -47,18 +47,46 @@ fn shown(report: &Report) -> (Outcome, String, String) {
     (outcome, text(&report.stdout), text(&report.stderr))
 }
 
+/// Whether every interpreter that waits has loaded the module of that name, a shared object.
+fn loaded(launcher: i32, module: &str) -> bool {
+    // An earlier one may be ending.
+    let children = |pid: &String| -> Vec<String> {
+        let found = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let found = found.unwrap_or_default();
+        found.split_whitespace().map(str::to_owned).collect()
+    };
+    let shims = children(&launcher.to_string());
+    let inits = shims.iter().flat_map(children);
+    let waiting: Vec<_> = inits.flat_map(|init| children(&init)).collect();
+    let has = |pid: &String| {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"));
+        maps.is_ok_and(|maps| maps.contains(&format!("/{module}.")))
+    };
+    waiting.len() == 2 && waiting.iter().all(has)
+}
+
+/// At once when they are ready, and when they have stood for a while: while they load more, or when
+/// the last is loaded.
 fn same(bed: &mut Bed) {
     let programs = programs();
-    let each = programs.iter().copied();
-    let fresh: Vec<_> = each.map(|code| shown(&bed.run(&program(code)))).collect();
+    let fresh = |code: &&'static str| (*code, shown(&bed.run(&program(code))));
+    let known: Vec<_> = programs.iter().map(fresh).collect();
     bed.python_waits = true;
     pooled(bed, 2, FOREVER_MS);
     let mut others = Vec::new();
-    for (code, fresh) in programs.into_iter().zip(fresh) {
-        assert!(bed.until_ready(2));
-        let warm = shown(&bed.run(&program(code)));
-        if warm != fresh {
-            others.push((code, fresh, warm));
+    let modules = ["_json", "resource"].into_iter().cycle();
+    for (two, module) in known.chunks(2).zip(modules) {
+        for has_stood in [false, true] {
+            let is_so =
+                !has_stood || bed.until_ready(2) && bed.until(|_| loaded(bed.launcher, module));
+            assert!(is_so, "{module} is not loaded");
+            for (code, fresh) in two {
+                assert!(has_stood || bed.until_ready(2));
+                let warm = shown(&bed.run(&program(code)));
+                if warm != *fresh {
+                    others.push((code, has_stood, fresh, warm));
+                }
+            }
         }
     }
     assert!(others.is_empty(), "{others:#?}");
