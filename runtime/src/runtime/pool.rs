@@ -13,7 +13,7 @@ use crate::wire::{Make, WireImage, WireLimits};
 /// Most kinds that are known at a time; more are made when they are asked for.
 const KINDS_MAX: usize = 64;
 /// How long a burst is, in us.
-pub(super) const WINDOW_US: u64 = 1_000_000;
+const WINDOW_US: u64 = 1_000_000;
 /// After how long half of the busiest window is forgotten, in us.
 const HALF_LIFE_US: u64 = 60_000_000;
 /// How long no sandbox of a kind is made ahead after one could not be, in us.
