@@ -29,9 +29,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long the answer to a run has to go out before its sandbox is replaced.
 const AFTER: Duration = Duration::from_millis(2);
 
-/// How long an interpreter has stood ready before it loads more: where they are wanted as fast as
-/// they are made, few get as old.
-const LOAD_AFTER: Duration = Duration::from_millis(250);
+/// How long an interpreter has stood ready before it loads more: where as many are wanted as are
+/// kept ready, few get as old. One that is wanted while it loads makes who wants it wait.
+const LOAD_AFTER: Duration = Duration::from_secs(1);
 
 /// CPU weight while one is made ahead: a tenth of a tenant's.
 const WEIGHT_AHEAD: u32 = WEIGHT / 10;
