@@ -11,7 +11,7 @@
     reason = "test code, with an environment of its own"
 )]
 
-#[path = "../support/ahead.rs"]
+#[path = "../../runtime/tests/support/ahead.rs"]
 mod ahead;
 #[path = "../support/bed.rs"]
 mod bed;

@@ -10,7 +10,7 @@
 )]
 
 #[expect(dead_code, reason = "the sandbox tests use more of it")]
-#[path = "../support/ahead.rs"]
+#[path = "../../runtime/tests/support/ahead.rs"]
 mod ahead;
 mod billing;
 #[path = "../support/bombs.rs"]

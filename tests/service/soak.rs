@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::ahead::has_disk;
+use crate::ahead;
 use crate::bombs::{self, BOMBS};
 use crate::http::Request;
 use crate::server::{self, NONE_AHEAD, Server, sandbox_groups};
@@ -120,6 +120,7 @@ fn settled(server: &Server, dir: &Path) -> Traces {
         // Server, launcher, disk maker: every shim is a child of the launcher.
         let family = server.family();
         let is_quiet = family.len() == 3 && sandbox_groups(dir).is_empty();
+        let has_disk = |launcher| !ahead::disks(launcher).is_empty();
         (is_quiet && launcher_of(server).is_some_and(has_disk)).then_some(())
     });
     assert!(

@@ -15,7 +15,7 @@ use runtime::{
 };
 use tokio::sync::oneshot;
 
-use crate::ahead::{DISK_MAKER, has_disk};
+use crate::ahead;
 use crate::world::{World, wait_until};
 
 /// Longest that anything which must happen may take on a busy machine.
@@ -257,7 +257,7 @@ impl Bed {
         let quiet = wait_until(PATIENCE, || {
             let now = self.look();
             let quiet = now.shims.is_empty() && now.groups.is_empty() && now.loops.is_empty();
-            let quiet = quiet && has_disk(self.launcher);
+            let quiet = quiet && !ahead::disks(self.launcher).is_empty();
             quiet.then_some(now)
         });
         quiet.unwrap()
@@ -267,7 +267,7 @@ impl Bed {
     pub(crate) fn look(&self) -> Traces {
         let ours = self.uid_base..self.uid_base + SANDBOXES * RANGE;
         let mut shims = children(self.launcher);
-        shims.retain(|pid| name_of(*pid) != DISK_MAKER);
+        shims.retain(|pid| !ahead::is_disk_maker(pid));
         let mounted = shims.iter().flat_map(|shim| loops_of(*shim));
         self.disks
             .borrow_mut()
@@ -345,11 +345,6 @@ fn children(parent: u32) -> Vec<u32> {
         rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
     };
     numbers_in("/proc").filter(is_child).collect()
-}
-
-fn name_of(pid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    name.trim().to_owned()
 }
 
 fn processes_of(ours: impl Fn(u32) -> bool) -> BTreeSet<u32> {

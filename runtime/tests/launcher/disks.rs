@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Test;
+use crate::ahead;
 use crate::support::{Bed, LARGE, SMALL_DISK, config, make, until};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -16,20 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("disk_maker_that_was_killed_is_replaced", maker_killed),
 ];
 
-/// The mounts that are attached nowhere and that the launcher has, by the kernel's numbers.
 fn ready(bed: &Bed) -> BTreeSet<String> {
-    let of = format!("/proc/{}", bed.launcher());
-    let entries = fs::read_dir(format!("{of}/fd")).unwrap().flatten();
-    let mount = |name: String| {
-        let target = fs::read_link(format!("{of}/fd/{name}")).ok()?;
-        let info = fs::read_to_string(format!("{of}/fdinfo/{name}")).ok()?;
-        let said = |what: &str| info.lines().find_map(|line| line.strip_prefix(what));
-        let flags = i32::from_str_radix(said("flags:\t")?, 8).ok()?;
-        let is_mount = target.as_os_str() == "/" && flags & libc::O_PATH != 0;
-        is_mount.then(|| said("mnt_id:\t").unwrap().to_owned())
-    };
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter_map(mount).collect()
+    ahead::disks(bed.launcher().cast_unsigned())
 }
 
 fn most(bed: &Bed) -> usize {
@@ -48,10 +37,7 @@ fn maker(bed: &Bed) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
     let children = children.unwrap();
     let mut pids = children.split_whitespace();
-    let pid = pids.find(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name == "farebox-disks\n"
-    });
+    let pid = pids.find(|pid| ahead::is_disk_maker(pid));
     pid.map(|pid| pid.parse().unwrap())
 }
 

@@ -15,6 +15,8 @@
     reason = "test code"
 )]
 
+#[path = "../support/ahead.rs"]
+mod ahead;
 mod bench;
 mod disks;
 mod ends;

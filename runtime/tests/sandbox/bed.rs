@@ -10,6 +10,8 @@ use runtime::{
 };
 use tokio::sync::oneshot;
 
+use crate::ahead::is_disk_maker;
+
 /// Where the images are that tests run in.
 pub(crate) fn images() -> PathBuf {
     std::env::var_os("FAREBOX_TEST_IMAGES").map_or_else(PathBuf::new, PathBuf::from)
@@ -288,9 +290,5 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
     let text = std::fs::read_to_string(path).unwrap();
     let all = text.split_whitespace().map(|child| child.parse().unwrap());
     // The launcher's disk maker is no sandbox's.
-    all.filter(|child: &i32| {
-        let name = std::fs::read_to_string(format!("/proc/{child}/comm"));
-        name.is_ok_and(|name| name != "farebox-disks\n")
-    })
-    .collect()
+    all.filter(|child: &i32| !is_disk_maker(child)).collect()
 }

@@ -15,6 +15,9 @@
     reason = "test code"
 )]
 
+#[expect(dead_code, reason = "the launcher's tests use more of it")]
+#[path = "../support/ahead.rs"]
+mod ahead;
 mod bed;
 mod ends;
 mod evidence;
