@@ -2,7 +2,7 @@
 //! v2.
 //!
 //! `/farebox/INSTANCE/platform` holds server, launcher and shims;
-//! `/farebox/INSTANCE/sandboxes/NAME` one sandbox. Everything goes through directory descriptors
+//! `/farebox/INSTANCE/sandboxes/NAME` one sandbox, `/farebox/INSTANCE/templates/UID` one template. Everything goes through directory descriptors
 //! that were opened once, so that it works in any mount namespace, also in one where no hierarchy
 //! is mounted.
 
@@ -15,7 +15,7 @@ mod parse;
 
 pub(crate) use self::group::Group;
 pub(crate) use self::hierarchy::{Hierarchies, Version};
-pub(crate) use self::home::Home;
+pub(crate) use self::home::{Home, Kin};
 pub(crate) use self::meter::{CpuCounter, Meter, Reading};
 
 /// CPU weight of a sandbox that shares with nobody, among the sandboxes: `cpu.shares` on v1 and

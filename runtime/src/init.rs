@@ -77,6 +77,12 @@ pub(crate) fn run(socket: OwnedFd, config: Config) -> i32 {
     }
 }
 
+/// Becomes a program in this very process, with nothing open but `stdio`: how [`run`]'s child does.
+/// Answers its exit code if it cannot, `None` if there is no command or a text has a NUL in it.
+pub(crate) fn become_program(start: &Start, stdio: [OwnedFd; 3]) -> Option<i32> {
+    spawn::become_program(start, stdio)
+}
+
 #[derive(Debug)]
 struct Init {
     /// `None` once the server has gone.
@@ -160,6 +166,7 @@ impl Init {
                 }
             }
             Ok(Some((ToInit::Start(start), descriptors))) => self.start(&start, descriptors),
+            Ok(Some((ToInit::Adopt(pid), _))) => self.adopt(pid),
             Err(WireError::Socket { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
             }
             // The server is gone, or is not one that we understand: without it there is only
@@ -193,6 +200,21 @@ impl Init {
             (None, Err(_)) => Err(libc::EBADF),
             (None, Ok(stdio)) => spawn::spawn(start, stdio),
         };
+        self.has_started(started, name);
+    }
+
+    /// Takes a child that was forked from outside for the main process.
+    fn adopt(&mut self, pid: u32) {
+        let pid = libc::pid_t::try_from(pid).unwrap_or(0);
+        let started = match self.main {
+            Some(_) => Err(libc::EBUSY),
+            None if kernel::is_child(pid) => Ok(pid),
+            None => Err(libc::ECHILD),
+        };
+        self.has_started(started, "");
+    }
+
+    fn has_started(&mut self, started: Result<libc::pid_t, i32>, name: &str) {
         match started {
             Ok(pid) => {
                 self.main = Some(pid);

@@ -21,6 +21,7 @@ mod spawn;
 pub(crate) mod state;
 pub(crate) mod step;
 mod sweep;
+mod templates;
 pub(crate) mod userns;
 
 use std::fs::File;
@@ -136,7 +137,10 @@ fn prepare(server: &OwnedFd) -> Result<Launcher, Failed> {
         let cure = "if it has CONFIG_SECCOMP_FILTER, restart the host";
         Failed::because("load a seccomp filter", format!("{reason}: {cure}"))
     })?;
-    Launcher::new(config, state, home, (templates, filter))
+    let forks = seccomp::compile_for_templates()
+        .map_err(io::Error::other)
+        .during("compile the templates' seccomp filter")?;
+    Launcher::new(config, state, home, templates, (filter, forks))
 }
 
 fn read_config() -> Result<LauncherConfig, Failed> {

@@ -28,6 +28,7 @@ mod sandbox;
 mod seccomp;
 mod shim;
 mod spec;
+mod template;
 mod truth;
 mod wire;
 

@@ -6,6 +6,8 @@
 //! start if it cannot. Groups and their limits are ours ([`crate::cgroup`]), so there are no
 //! `resources`.
 
+use std::os::fd::RawFd;
+
 use serde_json::{Value, json};
 
 use crate::launcher::root::TOLD;
@@ -58,16 +60,23 @@ pub(crate) struct Posture<'a> {
     pub(crate) disk: DiskClass,
     /// What it may reach.
     pub(crate) network: WireNetwork,
+    /// Descriptor of the user namespace that it enters; one is made if there is none.
+    pub(crate) userns: Option<RawFd>,
 }
 
 /// The OCI runtime config of a sandbox.
 pub(crate) fn config(posture: &Posture<'_>) -> Value {
     let WireNetwork::None = posture.network;
     let mapping = json!([{"containerID": 0, "hostID": posture.uid_first, "size": RANGE}]);
-    let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network", "cgroup", "user"]
+    let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network", "cgroup"]
         .into_iter()
         .map(|kind| json!({"type": kind}))
         .collect();
+    namespaces.push(match posture.userns {
+        // By the number that it has in the shim, and so in the process that opens it.
+        Some(fd) => json!({"type": "user", "path": format!("/proc/self/fd/{fd}")}),
+        None => json!({"type": "user"}),
+    });
     json!({
         "ociVersion": "1.0.2",
         "root": {"path": ROOT, "readonly": false},
@@ -156,6 +165,7 @@ mod tests {
                 inodes: 20_000,
             },
             network: WireNetwork::None,
+            userns: None,
         })
     }
 

@@ -66,15 +66,40 @@ pub(crate) fn inspect(init: Pid, expected: &Expected<'_>) -> Vec<Deviation> {
         ("descriptors", process::descriptors(&subject, &mut found)),
         ("mounts", mounts::check(&subject, &mut found)),
     ];
-    for (what, outcome) in parts {
-        if let Err(error) = outcome {
-            found.add(
-                what,
-                &format!("cannot be read: {error}"),
-                "run the launcher as root",
-            );
-        }
-    }
+    found.unread(parts);
+    found.0
+}
+
+/// A process that a template has forked into a sandbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fork {
+    /// Its id here.
+    pub(crate) process: Pid,
+    /// Its id inside, by its own account.
+    pub(crate) pid: u32,
+}
+
+/// Looks at a fork in the sandbox whose init is `init`: it must be what a process is that init has
+/// started, with three pipes in hand.
+pub(crate) fn inspect_fork(init: Pid, fork: Fork, expected: &Expected<'_>) -> Vec<Deviation> {
+    let [subject, init] = [fork.process, init].map(|pid| Subject {
+        dir: format!("/proc/{pid}").into(),
+    });
+    let mut found = Findings::default();
+    let parts: [(&str, io::Result<()>); 5] = [
+        (
+            "status",
+            process::fork_status(&subject, &init, (fork.pid, expected), &mut found),
+        ),
+        (
+            "namespaces",
+            process::same_namespaces(&subject, &init, &mut found),
+        ),
+        ("groups", process::groups(&subject, expected, &mut found)),
+        ("limits", process::limits(&subject, expected, &mut found)),
+        ("descriptors", process::three_pipes(&subject, &mut found)),
+    ];
+    found.unread(parts);
     found.0
 }
 
@@ -91,6 +116,16 @@ impl Findings {
                 found: short(found),
                 cure: short(cure),
             });
+        }
+    }
+
+    /// A part that cannot be read is a deviation too.
+    fn unread<const N: usize>(&mut self, parts: [(&str, io::Result<()>); N]) {
+        for (what, outcome) in parts {
+            if let Err(error) = outcome {
+                let found = format!("cannot be read: {error}");
+                self.add(what, &found, "run the launcher as root");
+            }
         }
     }
 

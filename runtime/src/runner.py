@@ -8,6 +8,9 @@
 # UTF-8: the number of open files if it is not to stay as it is, the working directory, the number
 # of arguments, the arguments, then names and values of the environment, with NUL between.
 #
+# A template has loaded all of that, and what waits is a fork of it: it says its process id with
+# READY, as 4 bytes.
+#
 # What it needs itself is in every interpreter that has started: nothing is loaded for it.
 import _frozen_importlib_external
 import _signal
@@ -56,7 +59,23 @@ def rehearse():
         exec(compile(text, "rehearsal", "exec", dont_inherit=True), names)
     finally:
         sys.stdout = seen
+
+
+def template(native, filter):
+    # Returns in each fork, and only there.
+    import _frozen_importlib
+    import _imp
+
+    for name in LIBRARY:
+        load_one(name)
+    rehearse()
+    gc.collect()
     gc.freeze()
+    spec = _frozen_importlib.ModuleSpec("farebox", None, origin=native)
+    module = _imp.create_dynamic(spec)
+    with open(filter, "rb") as file:
+        rules = file.read()
+    return module.serve(rules).to_bytes(4, "little")
 
 
 def exactly(count):
@@ -69,8 +88,8 @@ def exactly(count):
     return got
 
 
-def receive():
-    os.write(1, READY)
+def receive(pid):
+    os.write(1, READY + pid)
     said = exactly(1)
     if said == LOAD:
         load()
@@ -90,15 +109,19 @@ def load():
             break
         except BlockingIOError:
             pass
-        try:
-            __import__(name)
-        except ImportError:
-            # Not every Python has all of it.
-            pass
+        load_one(name)
     else:
         gc.collect()
     os.set_blocking(0, True)
     gc.freeze()
+
+
+def load_one(name):
+    try:
+        __import__(name)
+    except ImportError:
+        # Not every Python has all of it.
+        pass
 
 
 def become(order):
@@ -205,11 +228,9 @@ def finish(status, known):
     os._exit(status)
 
 
-def main():
+def main(pid=b""):
     rehearse()
-    become(receive())
+    gc.freeze()
+    become(receive(pid))
     known = set(sys.modules) - {"__main__"}
     finish(run(sys.modules["__main__"]), known)
-
-
-main()

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sandbox::pump::Pipes;
 use crate::spec::Process;
+use crate::template::{DIRECTORY, FILTER_NAME, NATIVE_NAME};
 use crate::wire::Start;
 
 /// Written to its standard output when it could run a program, and again when it can after
@@ -20,7 +21,8 @@ const HURRY: u8 = 1;
 /// Begins the order.
 const ORDER: u8 = 2;
 
-/// What waits: it is no part of an image, and nothing in it is secret.
+/// What waits, but for the line that begins it: it is no part of an image, and nothing in it is
+/// secret.
 const PYTHON: &str = include_str!("runner.py");
 
 /// Where programs are, and start.
@@ -33,19 +35,40 @@ pub enum Interpreter {
     Python {
         /// The whole environment.
         env: Vec<(String, String)>,
+        /// Whether it may be a fork of the image's template rather than started: it shares that
+        /// one's hash secret and layout of memory with other forks then.
+        fork: bool,
     },
 }
 
 impl Interpreter {
     /// Its start.
     pub(crate) fn start(&self, open_files: u32) -> Start {
-        let Interpreter::Python { env } = self;
-        Start {
-            argv: ["python3", "-c", PYTHON].map(str::to_owned).to_vec(),
-            env: env.clone(),
-            cwd: CWD.to_owned(),
-            open_files,
-        }
+        let Interpreter::Python { env, .. } = self;
+        python("main()", env, open_files)
+    }
+
+    /// Whether it may be a fork.
+    pub(crate) fn may_fork(&self) -> bool {
+        let Interpreter::Python { fork, .. } = self;
+        *fork
+    }
+}
+
+/// The start of a template, whose forks are interpreters that wait.
+pub(crate) fn template(env: &[(String, String)], open_files: u32) -> Start {
+    let [native, filter] = [NATIVE_NAME, FILTER_NAME].map(|name| format!("/{DIRECTORY}/{name}"));
+    let begin = format!("main(template({native:?}, {filter:?}))");
+    python(&begin, env, open_files)
+}
+
+fn python(begin: &str, env: &[(String, String)], open_files: u32) -> Start {
+    let text = format!("{PYTHON}\n{begin}\n");
+    Start {
+        argv: vec!["python3".to_owned(), "-c".to_owned(), text],
+        env: env.to_vec(),
+        cwd: CWD.to_owned(),
+        open_files,
     }
 }
 
@@ -68,6 +91,24 @@ impl Waiting {
             open_files,
             loads: AtomicBool::new(false),
         })
+    }
+
+    /// Waits until a fork of a template could run a program; answers its id inside its sandbox, too.
+    /// None if there is no fork.
+    pub(crate) async fn forked(pipes: Pipes, open_files: u32) -> Option<(Waiting, u32)> {
+        let mut pid = [0; 4];
+        if pipes.first_byte().await != Some(READY) {
+            return None;
+        }
+        for byte in &mut pid {
+            *byte = pipes.first_byte().await?;
+        }
+        let waiting = Waiting {
+            pipes,
+            open_files,
+            loads: AtomicBool::new(false),
+        };
+        Some((waiting, u32::from_le_bytes(pid)))
     }
 
     /// Has it load what most programs import. To be called once.

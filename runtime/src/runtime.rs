@@ -14,6 +14,7 @@ use crate::wire::{self, WireImage};
 
 pub(crate) mod channel;
 mod fair;
+mod forks;
 pub(crate) mod live;
 mod open;
 mod options;

@@ -13,6 +13,8 @@ mod list;
 mod numbers;
 mod program;
 
+use self::list::Who;
+
 /// The list, as data.
 const LIST: &str = include_str!("../../rootfs/seccomp.toml");
 
@@ -27,7 +29,19 @@ pub(crate) struct Program {
 /// # Errors
 /// The list names an unknown call, names one twice, or makes too long a program.
 pub(crate) fn compile() -> Result<Program, Error> {
-    let policy = list::parse(LIST).map_err(|reason| Error::Seccomp { reason })?;
+    compile_for(Who::Sandbox)
+}
+
+/// Compiles the list with what a template may do besides.
+///
+/// # Errors
+/// As [`compile`].
+pub(crate) fn compile_for_templates() -> Result<Program, Error> {
+    compile_for(Who::Template)
+}
+
+fn compile_for(who: Who) -> Result<Program, Error> {
+    let policy = list::parse(LIST, who).map_err(|reason| Error::Seccomp { reason })?;
     let instructions = program::assemble(&policy).map_err(|reason| Error::Seccomp { reason })?;
     Ok(Program { instructions })
 }
@@ -39,5 +53,10 @@ impl Program {
     /// What the kernel says; `EACCES` if no-new-privileges is not set.
     pub(crate) fn load(&self) -> io::Result<()> {
         program::load(&self.instructions)
+    }
+
+    /// The program as the kernel reads it.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        program::to_bytes(&self.instructions)
     }
 }

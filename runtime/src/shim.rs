@@ -17,6 +17,7 @@ mod autopsy;
 mod claim;
 mod container;
 mod deadline;
+mod fork;
 mod keep;
 mod mounts;
 mod watch;
@@ -32,7 +33,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, alarm, getppid};
 
 use self::watch::Sandbox;
-use crate::cgroup::{Group, Home, Meter, Version};
+use crate::cgroup::{Group, Home, Kin, Meter, Version};
 use crate::clock;
 use crate::disk::Template;
 use crate::launcher::step::{During, Failed, log};
@@ -101,6 +102,8 @@ pub(crate) struct Job<'a> {
     pub(crate) cpus: &'a [usize],
     /// What it may reach.
     pub(crate) network: WireNetwork,
+    /// Where its image's template takes requests; that one owns `userns` then.
+    pub(crate) fork_from: Option<&'a OwnedFd>,
 }
 
 /// The two sockets that come with a request.
@@ -123,7 +126,7 @@ pub(crate) fn run(host: &Host<'_>, job: &Job<'_>, sockets: Sockets) -> u8 {
             // The server may be gone; the log has it.
             drop(wire::send(server.as_fd(), &frame, FRAME_MAX, &[]));
             // What was made so far is the launcher's to sweep; usually that is nothing.
-            u8::from(host.home.remove(&job.name).is_err())
+            u8::from(host.home.remove(Kin::Sandboxes, &job.name).is_err())
         }
     }
 }
@@ -160,6 +163,7 @@ fn make<'a>(
         limits: &job.limits,
         disk: job.disk,
         network: job.network,
+        userns: job.fork_from.map(|_| job.userns.as_raw_fd()),
     });
     let handles = Handles::open(&group).during("open the group's limits")?;
     let mut kept = vec![
@@ -170,6 +174,7 @@ fn make<'a>(
         memory_events.as_raw_fd(),
         job.userns.as_raw_fd(),
     ];
+    kept.extend(job.fork_from.map(AsRawFd::as_raw_fd));
     kept.extend(told.descriptors());
     kept.extend(
         group
@@ -202,6 +207,7 @@ fn make<'a>(
         memory_events,
         disk,
         userns: job.userns,
+        template: job.fork_from,
         told,
         limits: Cell::new(job.limits),
         cpus: job.cpus,

@@ -267,7 +267,7 @@ impl Bed {
     pub(crate) fn look(&self) -> Traces {
         let ours = self.uid_base..self.uid_base + SANDBOXES * RANGE;
         let mut shims = children(self.launcher);
-        shims.retain(|pid| !ahead::is_disk_maker(pid));
+        shims.retain(|pid| !ahead::is_disk_maker(pid) && !ahead::is_template(pid));
         let mounted = shims.iter().flat_map(|shim| loops_of(*shim));
         self.disks
             .borrow_mut()

@@ -204,6 +204,7 @@ fn interpreter(
         (Program::Code { .. }, Some(Language::Python)) if !own.iter().any(read) => {
             Some(Interpreter::Python {
                 env: image.env.clone(),
+                fork: true,
             })
         }
         _ => None,

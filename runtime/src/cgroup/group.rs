@@ -67,13 +67,24 @@ impl Group {
     ///
     /// On v1 by `tasks`, which does not wait for the machine's other CPUs (7 to 15 ms when idle).
     pub(crate) fn enter(&self) -> io::Result<()> {
-        let file = match self.version {
-            Version::V1 => "tasks",
-            Version::V2 => "cgroup.procs",
-        };
         self.parts
             .iter()
-            .try_for_each(|part| write_file(part.dir.as_fd(), file, "0"))
+            .try_for_each(|part| write_file(part.dir.as_fd(), self.entrance(), "0"))
+    }
+
+    /// Opens, for each hierarchy, the file through which a process moves itself into the group.
+    pub(crate) fn entrances(&self) -> io::Result<Vec<File>> {
+        let parts = self.parts.iter();
+        parts
+            .map(|part| open_file(part.dir.as_fd(), self.entrance(), true))
+            .collect()
+    }
+
+    fn entrance(&self) -> &'static str {
+        match self.version {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.procs",
+        }
     }
 
     /// Sets every limit of a new group, and on v1 the devices.

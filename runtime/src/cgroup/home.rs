@@ -23,6 +23,8 @@ const TOP: &str = "farebox";
 const PLATFORM: &str = "platform";
 /// The group above the sandboxes.
 const SANDBOXES: &str = "sandboxes";
+/// The group above the templates.
+const TEMPLATES: &str = "templates";
 
 /// CPU shares (v1; 1024 is the default) and weight (v2; 100 is) of the platform: it must get its
 /// turn when every sandbox burns.
@@ -48,6 +50,25 @@ struct Branch {
     root: OwnedFd,
     platform: OwnedFd,
     sandboxes: OwnedFd,
+    templates: OwnedFd,
+}
+
+/// Whose groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kin {
+    /// Sandboxes.
+    Sandboxes,
+    /// Templates.
+    Templates,
+}
+
+impl Branch {
+    fn of(&self, kin: Kin) -> BorrowedFd<'_> {
+        match kin {
+            Kin::Sandboxes => self.sandboxes.as_fd(),
+            Kin::Templates => self.templates.as_fd(),
+        }
+    }
 }
 
 impl Home {
@@ -93,6 +114,7 @@ impl Home {
                 branch.root.as_raw_fd(),
                 branch.platform.as_raw_fd(),
                 branch.sandboxes.as_raw_fd(),
+                branch.templates.as_raw_fd(),
             ]
         })
     }
@@ -110,16 +132,7 @@ impl Home {
     /// # Errors
     /// One that is there already: its counters would be another's.
     pub(crate) fn create(&self, name: &str, weight: u32, behind: bool) -> io::Result<Group> {
-        for (made, branch) in self.branches.iter().enumerate() {
-            let dir = Some(branch.sandboxes.as_raw_fd());
-            if let Err(errno) = mkdirat(dir, name, Mode::from_bits_truncate(0o755)) {
-                for earlier in self.branches.iter().take(made) {
-                    remove_dir(earlier.sandboxes.as_fd(), name)?;
-                }
-                return Err(errno.into());
-            }
-        }
-        let group = self.open(name)?;
+        let group = self.make_group(Kin::Sandboxes, name)?;
         let file = match self.version {
             Version::V1 => "cpu.shares",
             Version::V2 => "cpu.weight",
@@ -131,11 +144,28 @@ impl Home {
         Ok(group)
     }
 
-    /// Opens a sandbox's group; parts that are gone already are left out.
-    pub(crate) fn open(&self, name: &str) -> io::Result<Group> {
+    /// Makes a group without limits.
+    ///
+    /// # Errors
+    /// As [`Home::create`].
+    pub(crate) fn make_group(&self, kin: Kin, name: &str) -> io::Result<Group> {
+        for (made, branch) in self.branches.iter().enumerate() {
+            let dir = Some(branch.of(kin).as_raw_fd());
+            if let Err(errno) = mkdirat(dir, name, Mode::from_bits_truncate(0o755)) {
+                for earlier in self.branches.iter().take(made) {
+                    remove_dir(earlier.of(kin), name)?;
+                }
+                return Err(errno.into());
+            }
+        }
+        self.open(kin, name)
+    }
+
+    /// Opens a group; parts that are gone already are left out.
+    pub(crate) fn open(&self, kin: Kin, name: &str) -> io::Result<Group> {
         let mut parts = Vec::new();
         for branch in &self.branches {
-            match open_group(branch.sandboxes.as_fd(), name) {
+            match open_group(branch.of(kin), name) {
                 Ok(dir) => parts.push(Part {
                     controllers: branch.controllers.clone(),
                     dir,
@@ -165,12 +195,12 @@ impl Home {
         })
     }
 
-    /// The sandboxes that have a group in any hierarchy.
-    pub(crate) fn sandboxes(&self) -> io::Result<Vec<String>> {
+    /// The names that have a group in any hierarchy.
+    pub(crate) fn names(&self, kin: Kin) -> io::Result<Vec<String>> {
         let mut names = std::collections::BTreeSet::new();
         for branch in &self.branches {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let raw = Some(branch.sandboxes.as_raw_fd());
+            let raw = Some(branch.of(kin).as_raw_fd());
             let mut dir = Dir::openat(raw, ".", flags, Mode::empty())?;
             for entry in dir.iter() {
                 let entry = entry?;
@@ -183,14 +213,14 @@ impl Home {
         Ok(names.into_iter().collect())
     }
 
-    /// Removes a sandbox's group from every hierarchy. One that is gone is no error.
+    /// Removes a group from every hierarchy. One that is gone is no error.
     ///
     /// # Errors
     /// `ResourceBusy` while a process is left in it.
-    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, kin: Kin, name: &str) -> io::Result<()> {
         self.branches
             .iter()
-            .try_for_each(|branch| remove_dir(branch.sandboxes.as_fd(), name))
+            .try_for_each(|branch| remove_dir(branch.of(kin), name))
     }
 
     /// Moves the platform's processes to the root group and removes this instance's groups.
@@ -227,6 +257,7 @@ impl Home {
         }
         let instance = open_group(root, &format!("{TOP}/{}", self.instance))?;
         remove_dir(instance.as_fd(), SANDBOXES)?;
+        remove_dir(instance.as_fd(), TEMPLATES)?;
         // The last that can be busy: once it is gone, nothing is tried again.
         remove_dir(instance.as_fd(), PLATFORM)?;
         let top = open_group(root, TOP)?;
@@ -250,11 +281,11 @@ fn branch(version: Version, root: Root, instance: &str) -> Result<Branch, Failed
             return Err(failed);
         }
     }
-    let path = format!("{TOP}/{instance}/{SANDBOXES}");
-    let platform = format!("{TOP}/{instance}/{PLATFORM}");
-    let open =
-        |path: &str| open_group(root.dir.as_fd(), path).during(&format!("open the group /{path}"));
-    let (sandboxes, platform) = (open(&path)?, open(&platform)?);
+    let open = |name: &str| {
+        let path = format!("{TOP}/{instance}/{name}");
+        open_group(root.dir.as_fd(), path.as_str()).during(&format!("open the group /{path}"))
+    };
+    let (sandboxes, platform, templates) = (open(SANDBOXES)?, open(PLATFORM)?, open(TEMPLATES)?);
     let weight = match version {
         Version::V1 if root.controllers.contains(&"cpu") => Some(("cpu.shares", PLATFORM_SHARES)),
         Version::V1 => None,
@@ -264,13 +295,16 @@ fn branch(version: Version, root: Root, instance: &str) -> Result<Branch, Failed
         write_file(platform.as_fd(), name, value).during(&format!("write {value} to {name}"))?;
     }
     if version == Version::V2 {
-        devices::restrict(sandboxes.as_fd()).during("restrict the sandboxes' devices")?;
+        for above in [&sandboxes, &templates] {
+            devices::restrict(above.as_fd()).during("restrict the sandboxes' devices")?;
+        }
     }
     Ok(Branch {
         controllers: root.controllers,
         root: root.dir,
         platform,
         sandboxes,
+        templates,
     })
 }
 
@@ -278,13 +312,9 @@ fn make_groups(version: Version, root: BorrowedFd<'_>, instance: &str) -> Result
     if version == Version::V2 {
         delegate(root, ".")?;
     }
-    let mut path = String::new();
-    for name in [TOP, instance, SANDBOXES] {
-        path = if path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{path}/{name}")
-        };
+    let home = format!("{TOP}/{instance}");
+    let above = [SANDBOXES, TEMPLATES].map(|name| format!("{home}/{name}"));
+    for path in [TOP.to_owned(), home].into_iter().chain(above) {
         make_dir(root, &path).during(&format!("make the group /{path}"))?;
         if version == Version::V2 {
             delegate(root, &path)?;

@@ -95,6 +95,21 @@ pub(super) fn reap() -> Option<(libc::pid_t, i32)> {
     (pid > 0).then_some((pid, status))
 }
 
+/// Whether a process is a child of this one and has not ended.
+pub(super) fn is_child(pid: libc::pid_t) -> bool {
+    let Ok(id) = libc::id_t::try_from(pid) else {
+        return false;
+    };
+    // SAFETY: all-zero is a `siginfo_t`: of no child.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: `info` is writable for the call; the flags make it return at once and reap nothing.
+    let found = unsafe { libc::waitid(libc::P_PID, id, &raw mut info, flags) };
+    // SAFETY: a field that is there for every way of ending, and was zeroed.
+    let ended = unsafe { info.si_pid() };
+    pid > 0 && found == 0 && ended == 0
+}
+
 /// Whether any process but init is left in its namespace.
 pub(super) fn others() -> bool {
     // SAFETY: signal 0 to everyone only asks whether there is someone; from process 1, "everyone"

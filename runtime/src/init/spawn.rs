@@ -40,6 +40,12 @@ pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> Result<libc::pid_t, i
     kernel::start(|| plan.execute()).map_err(|errno| errno as i32)
 }
 
+/// Becomes the command in this very process; answers its exit code if it cannot, `None` if there
+/// is no command or a text has a NUL in it.
+pub(super) fn become_program(start: &Start, stdio: [OwnedFd; 3]) -> Option<i32> {
+    Some(Plan::new(start, stdio)?.execute())
+}
+
 impl Plan {
     /// `None` if there is no command or a text has a NUL in it.
     fn new(start: &Start, stdio: [OwnedFd; 3]) -> Option<Plan> {

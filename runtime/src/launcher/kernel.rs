@@ -310,23 +310,47 @@ pub(crate) fn fork_into(flags: CloneFlags) -> io::Result<ForkResult> {
     }
 }
 
-/// Gives up every capability of this process for good, those that it could get back included.
-pub(crate) fn drop_capabilities() -> io::Result<()> {
-    let number = |operation: i32, argument: libc::c_ulong| {
-        let none: libc::c_ulong = 0;
-        // SAFETY: the operations used here take numbers only.
-        let done = unsafe { libc::prctl(operation, argument, none, none, none) };
-        check(libc::c_long::from(done))
-    };
+/// Takes another effective user id and keeps what root may do.
+pub(crate) fn become_keeping_capabilities(uid: u32) -> io::Result<()> {
+    if uid == 0 {
+        return Ok(());
+    }
+    /// `SECBIT_NO_SETUID_FIXUP`: what changes a user id leaves capabilities alone.
+    const NO_FIXUP: libc::c_ulong = 1 << 2;
+    prctl_number(libc::PR_SET_SECUREBITS, NO_FIXUP)?;
+    nix::unistd::seteuid(nix::unistd::Uid::from_raw(uid))?;
+    Ok(())
+}
+
+fn prctl_number(operation: i32, argument: libc::c_ulong) -> io::Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: the operations used here take numbers only.
+    let done = unsafe { libc::prctl(operation, argument, none, none, none) };
+    check(libc::c_long::from(done))
+}
+
+/// Gives up, for good, every capability that this process could get back by executing a program.
+pub(crate) fn empty_bounding_set() -> io::Result<()> {
     for capability in 0..=63 {
-        match number(libc::PR_CAPBSET_DROP, capability) {
+        match prctl_number(libc::PR_CAPBSET_DROP, capability) {
             Ok(()) => {}
             // The kernel has no more of them.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) => return Err(error),
         }
     }
-    number(libc::PR_CAP_AMBIENT, 4)?;
+    Ok(())
+}
+
+/// Gives up every capability of this process for good, those that it could get back included.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    empty_bounding_set()?;
+    drop_held_capabilities()
+}
+
+/// Gives up every capability that this process holds.
+pub(crate) fn drop_held_capabilities() -> io::Result<()> {
+    prctl_number(libc::PR_CAP_AMBIENT, 4)?;
     // The kernel's `struct __user_cap_header_struct` of version 3, and its two data structs.
     let (head, sets) = ([0x2008_0522_u32, 0], [0_u32; 6]);
     // SAFETY: both are live and of the sizes that this version says; the kernel only reads them.

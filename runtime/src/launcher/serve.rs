@@ -21,6 +21,7 @@ use super::images::Images;
 use super::slots::{Admission, Slots};
 use super::state::State;
 use super::step::{During, Failed, log};
+use super::templates::{Start, Templates};
 use super::{cpus, hex, kernel, root, sweep, userns};
 use crate::cgroup::{Home, WEIGHT, WEIGHT_LEAST};
 use crate::clock::Monotonic;
@@ -54,7 +55,9 @@ pub(super) struct Launcher {
     cpu: Cpu,
     store: OwnedFd,
     images: Images,
-    userns: HashMap<u32, OwnedFd>,
+    /// By slot and owner.
+    userns: Owned,
+    forks: Templates,
     slots: Slots,
     signals: SignalFd,
     outbox: VecDeque<FromLauncher>,
@@ -66,7 +69,8 @@ impl Launcher {
         config: LauncherConfig,
         state: State,
         home: Home,
-        (templates, filter): (Vec<Template>, Program),
+        templates: Vec<Template>,
+        (filter, forks): (Program, Program),
     ) -> Result<Launcher, Failed> {
         sweep::boot(
             &home,
@@ -87,6 +91,7 @@ impl Launcher {
             slots: Slots::new(&config),
             images: Images::default(),
             userns: HashMap::new(),
+            forks: Templates::new(config.uid_base, forks),
             outbox: VecDeque::from([FromLauncher::Up {
                 instance: state.instance.clone(),
             }]),
@@ -163,6 +168,12 @@ impl Launcher {
                 }
                 Ok(true)
             }
+            Ok(Some((ToLauncher::Renew(image), _))) => {
+                for uid in self.forks.renew(image, &self.home) {
+                    forget_owner(&mut self.userns, uid);
+                }
+                Ok(true)
+            }
             Ok(None) => Ok(false),
             Err(WireError::Socket { source, .. }) => match source.kind() {
                 io::ErrorKind::WouldBlock => Ok(true),
@@ -181,14 +192,7 @@ impl Launcher {
         let host = |reason: String| Refusal::Host {
             reason: wire::clip(&reason),
         };
-        let [server, init] = wire::exactly(descriptors).map_err(|error| host(error.to_string()))?;
-        for socket in [&server, &init] {
-            if getsockopt(socket, sockopt::SockType) != Ok(SockType::SeqPacket) {
-                return Err(host(
-                    "a descriptor is not a SOCK_SEQPACKET socket".to_owned(),
-                ));
-            }
-        }
+        let sockets = sockets(descriptors).map_err(host)?;
         let allowed = cpus::allowed()
             .map_err(|error| host(format!("cannot tell the machine's CPUs: {error}")))?;
         let admission = self.slots.admit(make, &self.config, &allowed)?;
@@ -203,9 +207,25 @@ impl Launcher {
         };
         let image = match make.image {
             WireImage::Empty => None,
-            WireImage::Digest(digest) => Some(self.images.root(self.store.as_fd(), digest)?),
+            WireImage::Digest(digest) => {
+                let root = self.images.root(self.store.as_fd(), digest)?;
+                Some((digest, root))
+            }
         };
-        let userns = namespace(&mut self.userns, &admission)
+        let start = image.zip(make.template.as_ref());
+        let start = start.map(|((image, root), env)| Start {
+            image,
+            root: root.as_fd(),
+            env,
+            home: &self.home,
+            filter: &self.filter,
+        });
+        let template_of_image = start.and_then(|start| {
+            self.forks
+                .get(&start, |uid| forget_owner(&mut self.userns, uid))
+        });
+        let owner = template_of_image.map_or(0, |one| one.uid);
+        let userns = namespace(&mut self.userns, &admission, owner)
             .map_err(|error| host(format!("cannot make a user namespace: {error}")))?;
         // Who is behind is not helped at everyone's cost.
         let disk_ahead = (!make.behind).then(|| self.disks.take(make.disk_class));
@@ -213,7 +233,7 @@ impl Launcher {
             sandbox: make.sandbox,
             group: self.home.path_of(&hex(&make.sandbox)),
             name: hex(&make.sandbox),
-            image,
+            image: image.map(|(_digest, root)| root),
             uid_first: admission.uid_first,
             userns,
             template,
@@ -224,8 +244,8 @@ impl Launcher {
             behind: make.behind,
             cpus: &admission.cpus,
             network: make.network,
+            fork_from: template_of_image.map(|one| &one.socket),
         };
-        let sockets = Sockets { server, init };
         let host_side = Host {
             launcher: Pid::this(),
             home: &self.home,
@@ -260,6 +280,9 @@ impl Launcher {
                 Err(errno) => return Err(errno).during("wait for children"),
             };
             self.disks.reaped(pid);
+            if let Some(uid) = self.forks.reaped(pid, &self.home) {
+                forget_owner(&mut self.userns, uid);
+            }
             if let Some(sandbox) = self.slots.shim_ended(pid) {
                 if is_clean {
                     self.gone(sandbox);
@@ -319,6 +342,7 @@ impl Launcher {
     /// The server is gone: waits for the shims, which see it too, then kills what does not end.
     fn end(&mut self) -> Result<(), Failed> {
         self.disks.end();
+        self.forks.end(&self.home);
         let clock = Monotonic::start();
         let mut is_patient = true;
         while !self.slots.is_empty() {
@@ -356,14 +380,34 @@ impl Launcher {
     }
 }
 
-/// The user namespace of a slot, made on its first use.
+/// The two sockets that come with a request.
+fn sockets(descriptors: Vec<OwnedFd>) -> Result<Sockets, String> {
+    let [server, init] = wire::exactly(descriptors).map_err(|error| error.to_string())?;
+    for socket in [&server, &init] {
+        if getsockopt(socket, sockopt::SockType) != Ok(SockType::SeqPacket) {
+            return Err("a descriptor is not a SOCK_SEQPACKET socket".to_owned());
+        }
+    }
+    Ok(Sockets { server, init })
+}
+
+/// The user namespaces of slots, by slot and owner.
+type Owned = HashMap<(u32, u32), OwnedFd>;
+
+/// The user namespace of a slot that belongs to `owner`, made on its first use.
 fn namespace<'a>(
-    made: &'a mut HashMap<u32, OwnedFd>,
+    made: &'a mut Owned,
     admission: &Admission,
+    owner: u32,
 ) -> io::Result<&'a OwnedFd> {
     use std::collections::hash_map::Entry;
-    match made.entry(admission.index) {
+    match made.entry((admission.index, owner)) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
-        Entry::Vacant(entry) => Ok(entry.insert(userns::make(admission.uid_first)?)),
+        Entry::Vacant(entry) => Ok(entry.insert(userns::make(admission.uid_first, owner)?)),
     }
+}
+
+/// Drops the user namespaces of slots that belonged to a template.
+fn forget_owner(made: &mut Owned, uid: u32) {
+    made.retain(|(_slot, owner), _| *owner != uid);
 }

@@ -228,6 +228,7 @@ mod tests {
             weight: 1,
             behind: false,
             network: WireNetwork::None,
+            template: None,
         }
     }
 

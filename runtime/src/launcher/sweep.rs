@@ -9,7 +9,7 @@ use super::hex;
 use super::state::write_final;
 use super::step::{During, Failed, log};
 use super::unhex;
-use crate::cgroup::{Home, Meter, Reading};
+use crate::cgroup::{Home, Kin, Meter, Reading};
 use crate::clock::Monotonic;
 use crate::wire::{Ended, EndedBy, FinalRecord, Id};
 
@@ -24,7 +24,7 @@ pub(super) type Finals<'a> = (BorrowedFd<'a>, (u32, u32));
 /// One attempt at a sandbox's groups; true when nothing is left. Never waits.
 pub(super) fn attempt(home: &Home, sandbox: Id, finals: Finals<'_>) -> io::Result<bool> {
     let name = hex(&sandbox);
-    let group = home.open(&name)?;
+    let group = home.open(Kin::Sandboxes, &name)?;
     if group.is_gone() {
         return Ok(true);
     }
@@ -53,7 +53,7 @@ pub(super) fn attempt(home: &Home, sandbox: Id, finals: Finals<'_>) -> io::Resul
         },
         finals.1,
     )?;
-    match home.remove(&name) {
+    match home.remove(Kin::Sandboxes, &name) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
         other => other.map(|()| true),
     }
@@ -65,8 +65,9 @@ pub(super) fn attempt(home: &Home, sandbox: Id, finals: Finals<'_>) -> io::Resul
 /// lock, which says that no other launcher of this instance lives.
 pub(super) fn boot(home: &Home, finals: Finals<'_>) -> Result<(), Failed> {
     let clock = Monotonic::start();
+    boot_templates(home, &clock).during("sweep templates that were left behind")?;
     for name in home
-        .sandboxes()
+        .names(Kin::Sandboxes)
         .during("list groups that were left behind")?
     {
         let Some(sandbox) = unhex(&name) else {
@@ -83,6 +84,25 @@ pub(super) fn boot(home: &Home, finals: Finals<'_>) -> Result<(), Failed> {
             poll(&mut [], PollTimeout::from(RETRY_MS)).during("wait for a group to empty")?;
         }
         log("launcher", &format!("swept sandbox {name}"));
+    }
+    Ok(())
+}
+
+/// Takes down the templates of an earlier launcher, which have ended with it.
+fn boot_templates(home: &Home, clock: &Monotonic) -> io::Result<()> {
+    for name in home.names(Kin::Templates)? {
+        loop {
+            home.open(Kin::Templates, &name)?.kill()?;
+            match home.remove(Kin::Templates, &name) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy
+                        && clock.now_us() < BOOT_WAIT_US =>
+                {
+                    poll(&mut [], PollTimeout::from(RETRY_MS))?;
+                }
+                other => break other?,
+            }
+        }
     }
     Ok(())
 }

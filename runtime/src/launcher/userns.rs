@@ -1,4 +1,4 @@
-//! User namespaces that exist only to map an image's ids to a slot's range.
+//! User namespaces of slots: they map the ids of an image and of a sandbox to the slot's range.
 //!
 //! No process lives in one: a child makes it, the launcher pins it by a descriptor, the child ends.
 
@@ -13,14 +13,16 @@ use nix::unistd::{ForkResult, pipe2};
 use super::kernel;
 use crate::oci::RANGE;
 
-/// Makes a user namespace in which ids 0 to 65535 are the host's from `uid_first` on.
-pub(crate) fn make(uid_first: u32) -> io::Result<OwnedFd> {
+/// Makes a user namespace in which ids 0 to 65535 are the host's from `uid_first` on; it belongs to
+/// `owner`, who may do everything in it.
+pub(crate) fn make(uid_first: u32, owner: u32) -> io::Result<OwnedFd> {
     let (made, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let (wait, done) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     match kernel::fork()? {
         ForkResult::Child => {
             drop((made, done));
-            let ok = unshare(CloneFlags::CLONE_NEWUSER).is_ok();
+            let ok = kernel::become_keeping_capabilities(owner).is_ok()
+                && unshare(CloneFlags::CLONE_NEWUSER).is_ok();
             let told = ok && File::from(tell).write_all(&[1]).is_ok();
             // Ends when the launcher has pinned the namespace, or is gone.
             let ended = File::from(wait).read(&mut [0]);

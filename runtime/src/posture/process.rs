@@ -32,7 +32,79 @@ pub(super) fn status(
     Ok(())
 }
 
+/// A fork has the ids and the rights of init, one filter more (its template's), and the id inside
+/// that it says.
+pub(super) fn fork_status(
+    fork: &Subject,
+    init: &Subject,
+    (pid, expected): (u32, &Expected<'_>),
+    found: &mut Findings,
+) -> io::Result<()> {
+    let (text, init) = (fork.read("status")?, init.read("status")?);
+    check_rights(&text, expected, found);
+    let filters = |text: &str| value(text, "Seccomp_filters").parse::<u32>().ok();
+    let must = filters(&init).map(|filters| filters + 1);
+    // Kernels before 5.9 do not tell.
+    if filters(&text) != must {
+        let both = format!("{:?}, must be {must:?}", filters(&text));
+        found.add("Seccomp_filters", &both, LIBRARY);
+    }
+    let inside = value(&text, "NSpid");
+    let depth = |text: &str| value(text, "NSpid").split(' ').count();
+    let is_it = inside.split(' ').next_back() == Some(pid.to_string().as_str());
+    if !is_it || depth(&text) != depth(&init) {
+        found.add("NSpid", &format!("{inside:?}, must end in {pid}"), LIBRARY);
+    }
+    Ok(())
+}
+
+/// A fork is where init is; its time is its own, and not the host's.
+pub(super) fn same_namespaces(
+    fork: &Subject,
+    init: &Subject,
+    found: &mut Findings,
+) -> io::Result<()> {
+    for name in NAMESPACES {
+        let link = format!("ns/{name}");
+        let own = fork.link(&link)?;
+        let is_right = if name == "time" {
+            let shim = Subject {
+                dir: "/proc/self".into(),
+            };
+            own != shim.link(&link)?
+        } else {
+            own == init.link(&link)?
+        };
+        if !is_right {
+            found.add(&format!("namespace {name}"), &own, LIBRARY);
+        }
+    }
+    Ok(())
+}
+
+/// A fork may have its three pipes and nothing else.
+pub(super) fn three_pipes(subject: &Subject, found: &mut Findings) -> io::Result<()> {
+    for entry in std::fs::read_dir(subject.dir.join("fd"))? {
+        let name = entry?.file_name();
+        let target = subject.link(std::path::Path::new("fd").join(&name))?;
+        let is_standard = matches!(name.to_str(), Some("0" | "1" | "2"));
+        if !is_standard || !target.starts_with("pipe:[") {
+            let what = format!("descriptor {}", name.to_string_lossy());
+            found.add(&what, &format!("{target}, must not be open"), LIBRARY);
+        }
+    }
+    Ok(())
+}
+
 fn check_status(text: &str, expected: &Expected<'_>, found: &mut Findings) {
+    check_rights(text, expected, found);
+    let inside = value(text, "NSpid");
+    if inside.split(' ').next_back() != Some("1") || !inside.contains(' ') {
+        found.add("NSpid", &format!("{inside:?}, must end in 1"), LIBRARY);
+    }
+}
+
+fn check_rights(text: &str, expected: &Expected<'_>, found: &mut Findings) {
     for (name, must) in STATUS {
         found.must_be(name, &value(text, name), must, LIBRARY);
     }
@@ -41,10 +113,6 @@ fn check_status(text: &str, expected: &Expected<'_>, found: &mut Findings) {
     found.must_be("Uid", &value(text, "Uid"), &four, LIBRARY);
     found.must_be("Gid", &value(text, "Gid"), &four, LIBRARY);
     found.must_be("Groups", &value(text, "Groups"), &user.to_string(), LIBRARY);
-    let inside = value(text, "NSpid");
-    if inside.split(' ').next_back() != Some("1") || !inside.contains(' ') {
-        found.add("NSpid", &format!("{inside:?}, must end in 1"), LIBRARY);
-    }
 }
 
 /// The value of one line, its white space made single.

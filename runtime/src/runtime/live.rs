@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::channel::Channel;
+use super::forks::Forks;
 use super::shares::Shares;
 use super::turns::Turns;
 use super::warm::Ahead;
@@ -46,6 +47,7 @@ pub(crate) struct Live {
     pub(super) turns: Arc<Turns>,
     /// What stands ready.
     pub(super) ahead: Ahead,
+    pub(super) forks: Forks,
     /// Told whenever `state` changes or the launcher goes.
     pub(super) changed: Notify,
     healthy: AtomicBool,
@@ -100,6 +102,7 @@ impl Live {
             child: Mutex::new(Some(child)),
             clock: Monotonic::start(),
             ahead: Ahead::new(options.pool),
+            forks: Forks::default(),
             options: options.clone(),
             state: Mutex::default(),
             shares: Arc::default(),

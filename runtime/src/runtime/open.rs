@@ -54,7 +54,7 @@ impl Live {
     /// The kind of which one may be claimed. What stands ready is replaced at everyone's cost:
     /// whoever has had too much waits for their own.
     fn claimable(&self, spec: &SandboxSpec, make: &Make) -> Option<Kind> {
-        let kind = Kind::of(make, spec.interpreter.is_some())?;
+        let kind = Kind::of(make, spec.interpreter.as_ref())?;
         (!self.shares.is_behind(&spec.owner)).then_some(kind)
     }
 
@@ -115,19 +115,22 @@ impl Live {
         let make = Make {
             weight,
             behind,
+            template: self.template_for(make.image, spec.interpreter.as_ref(), true),
             ..make
         };
+        let forks = make.template.is_some();
+        let (image, open_files) = (make.image, make.limits.open_files);
         let made = self.make(make).await?;
+        let waiting = if forks {
+            Some(self.fork(&made, image, open_files).await?)
+        } else {
+            None
+        };
         drop(turn);
         share.attach(made.cpu);
         let live = Arc::clone(self);
-        Ok(LiveSandbox::new(
-            live,
-            spec.clone(),
-            share,
-            made.shim,
-            made.init,
-        ))
+        let sandbox = LiveSandbox::new(live, spec.clone(), share, made.shim, made.init);
+        Ok(sandbox.with_waiting(waiting))
     }
 
     /// Has the launcher make a sandbox.
@@ -186,6 +189,7 @@ impl Live {
             network: match spec.network {
                 Network::None => WireNetwork::None,
             },
+            template: None,
         })
     }
 }

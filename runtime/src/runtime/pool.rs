@@ -46,17 +46,20 @@ pub(super) struct Kind {
     pub(super) cpus: usize,
     /// Whether an interpreter waits in it.
     pub(super) interpreter: bool,
+    /// Whether that may be a fork of the image's template.
+    pub(super) fork: bool,
 }
 
 impl Kind {
     /// The kind of a sandbox; none of one that is never made ahead.
-    pub(super) fn of(make: &Make, interpreter: bool) -> Option<Kind> {
+    pub(super) fn of(make: &Make, interpreter: Option<&Interpreter>) -> Option<Kind> {
         match make.image {
             WireImage::Digest(image) => Some(Kind {
                 image,
                 disk_class: make.disk_class,
                 cpus: cpus::count(make.limits.cpu_millis),
-                interpreter,
+                interpreter: interpreter.is_some(),
+                fork: interpreter.is_some_and(Interpreter::may_fork),
             }),
             WireImage::Empty => None,
         }
@@ -319,6 +322,7 @@ mod tests {
             disk_class: 0,
             cpus: 1,
             interpreter: false,
+            fork: false,
         }
     }
 

@@ -268,7 +268,7 @@ impl Live {
             Ok(made) if self.healthy() => {
                 let id = made.id;
                 self.ahead.pool().put(kind, limits, made, now_us);
-                if kind.interpreter {
+                if kind.interpreter && !kind.fork {
                     tokio::spawn(Arc::clone(&self).load(id));
                 }
             }
@@ -304,26 +304,34 @@ impl Live {
             source: std::io::Error::other(source),
         })?;
         let _turn = self.turns.take(NOBODY, false).await;
+        let image = WireImage::Digest(kind.image);
         let make = Make {
             sandbox,
-            image: WireImage::Digest(kind.image),
+            image,
             disk_class: kind.disk_class,
             limits: recipe.limits,
             weight: WEIGHT_AHEAD,
             behind: false,
             network: WireNetwork::None,
+            template: self.template_for(image, recipe.interpreter.as_ref(), false),
         };
+        let forks = make.template.is_some();
         let made = self.make(make).await?;
         let Some(interpreter) = &recipe.interpreter else {
             return Ok(made);
         };
-        let limit_ms = self.options.start_ms;
-        let started = start_ahead(&made, interpreter, recipe.limits.open_files);
-        let waiting = timeout(Duration::from_millis(limit_ms), started).await;
-        let waiting = waiting.map_err(|_elapsed| StartError::TimedOut {
-            step: "starting an interpreter",
-            limit_ms,
-        })??;
+        let open_files = recipe.limits.open_files;
+        let waiting = if forks {
+            self.fork(&made, image, open_files).await?
+        } else {
+            let limit_ms = self.options.start_ms;
+            let started = start_ahead(&made, interpreter, open_files);
+            let waiting = timeout(Duration::from_millis(limit_ms), started).await;
+            waiting.map_err(|_elapsed| StartError::TimedOut {
+                step: "starting an interpreter",
+                limit_ms,
+            })??
+        };
         Ok(Made {
             waiting: Some(waiting),
             ..made

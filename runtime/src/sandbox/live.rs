@@ -74,6 +74,11 @@ impl LiveSandbox {
     /// This one was made ahead, perhaps with an interpreter that waits.
     pub(crate) fn warm(mut self, waiting: Option<Waiting>) -> LiveSandbox {
         self.is_warm = true;
+        self.with_waiting(waiting)
+    }
+
+    /// An interpreter waits in it, perhaps.
+    pub(crate) fn with_waiting(mut self, waiting: Option<Waiting>) -> LiveSandbox {
         self.waiting = waiting;
         self
     }

@@ -12,6 +12,14 @@ struct File {
     group: Vec<Group>,
     absent: Absent,
     rule: Vec<Rule>,
+    template: Template,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Template {
+    allow: Vec<String>,
+    rule: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,12 +78,26 @@ pub(super) enum Verdict {
     When(Vec<Vec<Check>>),
 }
 
+/// Whose calls the filter judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Everyone in a sandbox.
+    Sandbox,
+    /// A template, until it has become a sandbox's process.
+    Template,
+}
+
 /// Verdicts by call number; what is not in it is refused.
 pub(super) type Policy = BTreeMap<u32, Verdict>;
 
 /// Reads the list for this architecture. Names that only the other one has are left out.
-pub(super) fn parse(text: &str) -> Result<Policy, String> {
-    let file: File = toml::from_str(text).map_err(|fault| fault.to_string())?;
+pub(super) fn parse(text: &str, who: Who) -> Result<Policy, String> {
+    let mut file: File = toml::from_str(text).map_err(|fault| fault.to_string())?;
+    if who == Who::Template {
+        let Template { allow, rule } = file.template;
+        file.group.push(Group { allow });
+        file.rule.extend(rule);
+    }
     let mut policy = Policy::new();
     for name in file.group.iter().flat_map(|group| &group.allow) {
         add(&mut policy, name, Verdict::Allow)?;
@@ -136,9 +158,9 @@ mod tests {
     use super::*;
 
     fn with(rest: &str) -> Result<Policy, String> {
-        parse(&format!(
-            "[[group]]\nallow = [\"read\"]\n[absent]\ncalls = []\n{rest}"
-        ))
+        let head = "[[group]]\nallow = [\"read\"]\n[absent]\ncalls = []\n";
+        let template = "[template]\nallow = [\"setns\"]\nrule = []\n";
+        parse(&format!("{head}{template}{rest}"), Who::Sandbox)
     }
 
     #[test]

@@ -314,6 +314,16 @@ impl Assembler {
     }
 }
 
+/// The instructions one behind the other, each as `struct sock_filter` is in memory.
+pub(super) fn to_bytes(program: &[Instruction]) -> Vec<u8> {
+    let one = |instruction: &Instruction| {
+        let [a, b] = instruction.code.to_ne_bytes();
+        let [c, d, e, f] = instruction.value.to_ne_bytes();
+        [a, b, instruction.yes, instruction.no, c, d, e, f]
+    };
+    program.iter().flat_map(one).collect()
+}
+
 /// Loads a program into the calling thread.
 pub(super) fn load(program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 
 use super::deadline::earliest_us;
 use super::keep::Reader;
-use super::{Host, autopsy, claim, told_failed};
-use crate::cgroup::{Group, Meter, Reading, Version};
+use super::{Host, autopsy, claim, fork, told_failed};
+use crate::cgroup::{Group, Kin, Meter, Reading, Version};
 use crate::clock::Monotonic;
 use crate::disk;
 use crate::launcher::kernel;
@@ -56,6 +56,8 @@ pub(super) struct Sandbox<'a> {
     pub(super) disk: OwnedFd,
     /// The slot's user namespace.
     pub(super) userns: &'a OwnedFd,
+    /// Where its image's template takes requests.
+    pub(super) template: Option<&'a OwnedFd>,
     /// What it is told of its share.
     pub(super) told: Files,
     /// What it is held to now.
@@ -213,6 +215,18 @@ impl Watch<'_> {
                         Ok(Some(EndedBy::Finish))
                     }
                 }
+            }
+            Ok(Some((ToShim::Fork, descriptors))) if running.is_none() => {
+                let sandbox = self.sandbox;
+                if let Err(failed) = fork::ask(sandbox, descriptors) {
+                    // Whoever waits for a word of the fork sees that nobody has its pipes.
+                    log(sandbox.name, &failed.to_string());
+                }
+                Ok(None)
+            }
+            Ok(Some((ToShim::InspectFork(pid), _))) if running.is_none() => {
+                let deviations = fork::inspect(self.sandbox, pid);
+                Ok(self.answer(&FromShim::Inspected { deviations }))
             }
             Ok(Some((ToShim::Inspect, _))) if running.is_none() => {
                 let deviations = posture::inspect(self.sandbox.init, &self.sandbox.expected);
@@ -464,7 +478,7 @@ impl Watch<'_> {
         }
         loop {
             reap();
-            match host.home.remove(self.sandbox.name) {
+            match host.home.remove(Kin::Sandboxes, self.sandbox.name) {
                 Ok(()) => return true,
                 Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
                     log(

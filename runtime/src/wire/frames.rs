@@ -70,6 +70,9 @@ pub struct WireLimits {
 pub(crate) enum ToLauncher {
     /// Make a sandbox; with two descriptors: the shim's socket, init's socket.
     Make(Make),
+    /// End the image's template, which does not do what it should; the next [`Make`] that wants one
+    /// starts another.
+    Renew([u8; 32]),
 }
 
 /// The closed description of a sandbox: no path, no mount, no uid.
@@ -89,6 +92,8 @@ pub(crate) struct Make {
     pub(crate) behind: bool,
     /// What it may reach.
     pub(crate) network: WireNetwork,
+    /// The environment of the image's template, if [`ToShim::Fork`] is to follow.
+    pub(crate) template: Option<Vec<(String, String)>>,
 }
 
 /// The root of a sandbox.
@@ -275,6 +280,13 @@ pub(crate) enum ToShim {
     /// Look at the sandbox from outside, as root; answered by [`FromShim::Inspected`]. Not once
     /// [`ToShim::Go`] was sent.
     Inspect,
+    /// Have the image's template fork into the sandbox, in which nothing has run yet; with three
+    /// descriptors: stdin, stdout, stderr. Once. What is forked says so on its stdout; if that
+    /// ends, nothing was.
+    Fork,
+    /// Look at what was forked: the process of this id, as inside, and the only one beside init;
+    /// answered by [`FromShim::Inspected`]. Not once [`ToShim::Go`] was sent.
+    InspectFork(u32),
     /// End everything, read, answer.
     Finish {
         /// The run did not end well: look at what there is before it goes.
@@ -392,6 +404,8 @@ pub(crate) enum ToInit {
     Chunk(#[serde(with = "bytes")] Vec<u8>),
     /// Start the main process; with three descriptors: stdin, stdout, stderr.
     Start(Start),
+    /// The main process is this child, which init has not started: answered as a start is.
+    Adopt(u32),
 }
 
 /// The main process of an execution.

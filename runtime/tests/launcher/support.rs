@@ -391,6 +391,7 @@ pub(crate) fn make(id: u8) -> Make {
             open_files: 256,
         },
         network: WireNetwork::None,
+        template: None,
     }
 }
 

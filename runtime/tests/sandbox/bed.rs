@@ -10,7 +10,7 @@ use runtime::{
 };
 use tokio::sync::oneshot;
 
-use crate::ahead::is_disk_maker;
+use crate::ahead::{is_disk_maker, is_template};
 
 /// Where the images are that tests run in.
 pub(crate) fn images() -> PathBuf {
@@ -38,6 +38,8 @@ pub(crate) struct Bed {
     made: u8,
     /// Whether sandboxes made ahead have Python waiting.
     pub(crate) python_waits: bool,
+    /// Whether that may be a fork of a template.
+    pub(crate) forks: bool,
 }
 
 /// What a run may use unless a test says otherwise: enough for anything that ends by itself.
@@ -157,6 +159,7 @@ impl Bed {
             launcher,
             made: 0,
             python_waits: false,
+            forks: false,
         }
     }
 
@@ -191,6 +194,7 @@ impl Bed {
             network: Network::None,
             interpreter: self.python_waits.then(|| Interpreter::Python {
                 env: self.image.env.clone().into_iter().collect(),
+                fork: self.forks,
             }),
         }
     }
@@ -285,10 +289,17 @@ fn launcher() -> i32 {
 }
 
 /// Children of a process's first thread.
-pub(crate) fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn all_children(pid: i32) -> Vec<i32> {
     let path = format!("/proc/{pid}/task/{pid}/children");
     let text = std::fs::read_to_string(path).unwrap();
-    let all = text.split_whitespace().map(|child| child.parse().unwrap());
-    // The launcher's disk maker is no sandbox's.
-    all.filter(|child: &i32| !is_disk_maker(child)).collect()
+    let all = text.split_whitespace();
+    all.map(|child| child.parse().unwrap()).collect()
+}
+
+/// The same, without what is no sandbox's.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let all = all_children(pid).into_iter();
+    // The launcher's disk maker and templates are no sandbox's.
+    all.filter(|child: &i32| !is_disk_maker(child) && !is_template(child))
+        .collect()
 }

@@ -17,12 +17,12 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// What programs do at their start and at their end, each with what it shows.
-fn programs() -> Vec<&'static str> {
+pub(crate) fn programs() -> Vec<&'static str> {
     include_str!("programs.txt").split("\n----\n").collect()
 }
 
 /// The execution with everything that a program may look at.
-fn program(code: &str) -> Run {
+pub(crate) fn program(code: &str) -> Run {
     let file = |path: &str, content: &str| File {
         path: path.to_owned(),
         content: content.as_bytes().to_vec(),
@@ -42,7 +42,7 @@ fn program(code: &str) -> Run {
     run
 }
 
-fn shown(report: &Report) -> (Outcome, String, String) {
+pub(crate) fn shown(report: &Report) -> (Outcome, String, String) {
     let outcome = report.outcome.clone();
     (outcome, text(&report.stdout), text(&report.stderr))
 }

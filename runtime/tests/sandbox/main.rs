@@ -21,6 +21,7 @@ mod ahead;
 mod bed;
 mod ends;
 mod evidence;
+mod forks;
 mod images;
 mod interpreter;
 mod kept;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         images::TESTS,
         kept::TESTS,
         warm::TESTS,
+        forks::TESTS,
         interpreter::TESTS,
     ]
     .concat();

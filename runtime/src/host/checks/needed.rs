@@ -100,7 +100,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn user_namespaces(host: &Host<'_>) -> Finding {
-    match userns::make(host.needs.uid_base) {
+    match userns::make(host.needs.uid_base, 0) {
         Ok(_) => Ok("can be made".to_owned()),
         Err(error) => Err(error.to_string()),
     }
@@ -118,7 +118,7 @@ fn time_namespaces(host: &Host<'_>) -> Finding {
 fn idmapped(host: &Host<'_>) -> Finding {
     let existing = existing(host.needs.images_dir);
     let tried = || -> io::Result<()> {
-        let userns = userns::make(host.needs.uid_base)?;
+        let userns = userns::make(host.needs.uid_base, 0)?;
         let mut options = File::options();
         options.read(true).custom_flags(OFlag::O_DIRECTORY.bits());
         let tree = kernel::clone_tree(options.open(existing)?.as_fd())?;

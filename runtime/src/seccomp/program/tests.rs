@@ -1,5 +1,6 @@
 //! The program, run by a small interpreter over every call number, against the list.
 
+use super::super::list::Who;
 use super::super::{LIST, compile, list, numbers};
 use super::*;
 
@@ -71,7 +72,7 @@ fn number_call(number: u32, given: &[u64]) -> u32 {
 
 #[test]
 fn every_number_gets_the_verdict_of_the_list_and_no_other() {
-    let policy = list::parse(LIST).unwrap();
+    let policy = list::parse(LIST, Who::Sandbox).unwrap();
     let program = program();
     for number in (0..2048).chain([0x3fff_ffff]) {
         let found = run(
@@ -310,7 +311,7 @@ fn what_attackers_want_is_refused() {
 #[test]
 fn no_allowed_call_is_lost_or_added_unseen() {
     let listed: std::collections::BTreeSet<&str> = include_str!("allowed.txt").lines().collect();
-    let policy = list::parse(LIST).unwrap();
+    let policy = list::parse(LIST, Who::Sandbox).unwrap();
     for name in &listed {
         let Some(found) = numbers::find(name) else {
             panic!("{name} is unknown")

@@ -1,0 +1,137 @@
+//! Has the image's template fork into the sandbox, and looks at what came of it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::poll::{PollTimeout, poll};
+use nix::unistd::Pid;
+
+use super::watch::Sandbox;
+use crate::clock;
+use crate::launcher::cpus;
+use crate::launcher::step::{During, Failed};
+use crate::oci::{USER, process_limits};
+use crate::posture::{self, Deviation, Fork};
+use crate::template::request::{NAMESPACES, OFFSETS_MAX, Request, VERSION};
+use crate::wire;
+
+/// How often it is looked whether those that have helped to fork are gone, and after which pause.
+const LOOKS: u32 = 100;
+const PAUSE_MS: u8 = 1;
+
+/// Asks the template to fork; `stdio` become the fork's.
+///
+/// # Errors
+/// There is no template, or it takes no request; nothing was forked then.
+pub(super) fn ask(sandbox: &Sandbox<'_>, stdio: Vec<OwnedFd>) -> Result<(), Failed> {
+    let stdio: [OwnedFd; 3] = wire::exactly(stdio)
+        .map_err(std::io::Error::other)
+        .during("take the pipes of a fork")?;
+    let template = sandbox
+        .template
+        .ok_or_else(|| Failed::because("fork from a template", "the sandbox has none"))?;
+    let namespaces = NAMESPACES.map(|kind| File::open(format!("/proc/{}/ns/{kind}", sandbox.init)));
+    let namespaces = namespaces.into_iter().collect::<Result<Vec<_>, _>>();
+    let namespaces = namespaces.during("open the sandbox's namespaces")?;
+    let groups = sandbox
+        .group
+        .entrances()
+        .during("open the sandbox's groups")?;
+    let descriptors: Vec<BorrowedFd<'_>> = stdio
+        .iter()
+        .map(AsFd::as_fd)
+        .chain(namespaces.iter().map(AsFd::as_fd))
+        .chain(groups.iter().map(AsFd::as_fd))
+        .collect();
+    let request = request(sandbox).during("tell what time it is")?;
+    wire::send_bytes(template.as_fd(), &to_bytes(&request), &descriptors)
+        .during("ask the template for a fork")
+}
+
+fn request(sandbox: &Sandbox<'_>) -> std::io::Result<Request> {
+    let text = clock::offsets_to_zero()?;
+    let mut offsets = [0; OFFSETS_MAX];
+    let room = offsets.get_mut(..text.len());
+    room.ok_or(std::io::ErrorKind::InvalidData)?
+        .copy_from_slice(text.as_bytes());
+    let limits = process_limits(sandbox.expected.limits, sandbox.expected.disk);
+    Ok(Request {
+        version: VERSION,
+        user: USER,
+        limits: limits.map(|(name, value)| [number_of(name), value]),
+        offsets_len: u32::try_from(text.len()).unwrap_or(0),
+        offsets,
+    })
+}
+
+/// A request as it is in memory.
+fn to_bytes(request: &Request) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of::<Request>());
+    for word in [request.version, request.user] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    for word in request.limits.as_flattened() {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(request.offsets_len.to_ne_bytes());
+    bytes.extend(request.offsets);
+    bytes
+}
+
+fn number_of(limit: &str) -> u64 {
+    let number = match limit {
+        "RLIMIT_NOFILE" => libc::RLIMIT_NOFILE,
+        "RLIMIT_CORE" => libc::RLIMIT_CORE,
+        "RLIMIT_FSIZE" => libc::RLIMIT_FSIZE,
+        "RLIMIT_MEMLOCK" => libc::RLIMIT_MEMLOCK,
+        "RLIMIT_MSGQUEUE" => libc::RLIMIT_MSGQUEUE,
+        _ => libc::RLIMIT_SIGPENDING,
+    };
+    number.into()
+}
+
+/// What is wrong with the fork that calls itself `pid` inside; it has the sandbox's CPUs afterwards.
+pub(super) fn inspect(sandbox: &Sandbox<'_>, pid: u32) -> Vec<Deviation> {
+    let mut findings = Vec::new();
+    match only_other(sandbox) {
+        Ok(process) => {
+            if let Err(error) = cpus::pin(process, sandbox.cpus) {
+                findings.push(Deviation {
+                    what: "CPUs of a fork".to_owned(),
+                    found: error.to_string(),
+                    cure: String::new(),
+                });
+            }
+            let fork = Fork { process, pid };
+            findings.extend(posture::inspect_fork(sandbox.init, fork, &sandbox.expected));
+        }
+        Err(failed) => findings.push(Deviation {
+            what: "a fork".to_owned(),
+            found: wire::clip(&failed.to_string()),
+            cure: String::new(),
+        }),
+    }
+    findings
+}
+
+/// The one process beside init, once those that have helped to fork it are gone.
+fn only_other(sandbox: &Sandbox<'_>) -> Result<Pid, Failed> {
+    for _ in 0..LOOKS {
+        let members = sandbox
+            .group
+            .members()
+            .during("list the sandbox's processes")?;
+        let others: Vec<Pid> = members
+            .into_iter()
+            .filter(|pid| *pid != sandbox.init)
+            .collect();
+        match others.as_slice() {
+            [one] => return Ok(*one),
+            _ => poll(&mut [], PollTimeout::from(PAUSE_MS)).during("wait")?,
+        };
+    }
+    Err(Failed::because(
+        "find the process that was forked",
+        "it is not the only one beside init",
+    ))
+}
