@@ -361,6 +361,7 @@ impl LimitsDoc {
             maximum: tier.maximum,
             default: tier.default,
             images: None,
+            fresh: false,
         }
     }
 

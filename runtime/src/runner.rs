@@ -94,21 +94,24 @@ impl Waiting {
     }
 
     /// Waits until a fork of a template could run a program; answers its id inside its sandbox, too.
-    /// None if there is no fork.
-    pub(crate) async fn forked(pipes: Pipes, open_files: u32) -> Option<(Waiting, u32)> {
-        let mut pid = [0; 4];
-        if pipes.first_byte().await != Some(READY) {
-            return None;
+    ///
+    /// # Errors
+    /// There is no fork; what was said of it, from inside the sandbox.
+    pub(crate) async fn forked(pipes: Pipes, open_files: u32) -> Result<(Waiting, u32), String> {
+        let mut said = [0; 5];
+        for byte in &mut said {
+            let next = pipes.first_byte().await;
+            *byte = next.ok_or_else(|| pipes.complaint())?;
         }
-        for byte in &mut pid {
-            *byte = pipes.first_byte().await?;
-        }
+        let [READY, pid @ ..] = said else {
+            return Err("it speaks out of turn".to_owned());
+        };
         let waiting = Waiting {
             pipes,
             open_files,
             loads: AtomicBool::new(false),
         };
-        Some((waiting, u32::from_le_bytes(pid)))
+        Ok((waiting, u32::from_le_bytes(pid)))
     }
 
     /// Has it load what most programs import. To be called once.

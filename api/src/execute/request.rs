@@ -50,6 +50,9 @@ pub(crate) struct ExecutionBody {
     on_output_limit: Option<String>,
     /// For how many seconds its files stay for reading if it fails; 0 if absent: not at all.
     keep_on_failure_s: Option<u64>,
+    /// `shared`: code in Python may run in a fork of an interpreter that others are forked from, too;
+    /// or `fresh`: in one that was started for it alone. A tenant whose limits say `fresh` has that.
+    isolation: Option<String>,
 }
 
 /// A file.
@@ -144,6 +147,8 @@ pub(crate) struct Request {
     pub(crate) reduce: bool,
     pub(crate) kill_on_output_limit: bool,
     pub(crate) keep_s: u32,
+    /// Nothing is shared with other executions that need not be.
+    pub(crate) fresh: bool,
 }
 
 /// Reads a request of a tenant with these limits; `None` after a fault.
@@ -182,6 +187,7 @@ pub(crate) fn read(body: &mut Object<'_>, config: &Config, tenant: &LimitsDoc) -
     });
     let reduce = choice(body, "on_low_quota", "refuse", "reduce");
     let kill_on_output_limit = choice(body, "on_output_limit", "truncate", "kill");
+    let fresh = choice(body, "isolation", "shared", "fresh") || tenant.fresh;
     let keep_max = config.sandbox.keep_on_failure_s_max.into();
     let keep_s = body.integer("keep_on_failure_s", 0, keep_max).unwrap_or(0);
     Some(Request {
@@ -198,11 +204,17 @@ pub(crate) fn read(body: &mut Object<'_>, config: &Config, tenant: &LimitsDoc) -
         reduce,
         kill_on_output_limit,
         keep_s: u32::try_from(keep_s).unwrap_or(0),
+        fresh,
     })
 }
 
 /// Whether the field has the second of two values; the first is the default.
-fn choice(body: &mut Object<'_>, name: &'static str, default: &str, other: &str) -> bool {
+pub(crate) fn choice(
+    body: &mut Object<'_>,
+    name: &'static str,
+    default: &str,
+    other: &str,
+) -> bool {
     match body.text(name, 32) {
         None => false,
         Some(text) if text == default => false,

@@ -41,6 +41,8 @@ pub(crate) fn plan(app: &App, id: [u8; 16], job: Job) -> Result<Plan, ApiError> 
     let image = image(app, &job)?;
     let request = job.request;
     let limits = effective(app, &image, request.limits)?;
+    let language = request.language.or_else(|| own_language(&image));
+    let interpreter = interpreter(&request, language, &image);
     let record = Record {
         id: ids::text(Kind::Execution, &id),
         tenant: job.tenant.profile.name.clone(),
@@ -78,8 +80,6 @@ pub(crate) fn plan(app: &App, id: [u8; 16], job: Job) -> Result<Plan, ApiError> 
         trace_id: job.trace_id,
     };
     let mut files = request.files;
-    let language = request.language.or_else(|| own_language(&image));
-    let interpreter = interpreter(&request.program, language, &image, &request.env);
     let argv = argv(request.program, language, &mut files)?;
     let process = Process {
         execution: id,
@@ -194,17 +194,16 @@ const READ_AT_START: [&str; 7] = ["PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GL
 
 /// The interpreter that may be waiting for the program: it was started in the image's environment.
 fn interpreter(
-    program: &Program,
+    request: &Request,
     language: Option<Language>,
     image: &ImageInfo,
-    own: &[(String, String)],
 ) -> Option<Interpreter> {
     let read = |(name, _): &(String, String)| READ_AT_START.iter().any(|of| name.starts_with(of));
-    match (program, language) {
-        (Program::Code { .. }, Some(Language::Python)) if !own.iter().any(read) => {
+    match (&request.program, language) {
+        (Program::Code { .. }, Some(Language::Python)) if !request.env.iter().any(read) => {
             Some(Interpreter::Python {
                 env: image.env.clone(),
-                fork: true,
+                fork: !request.fresh,
             })
         }
         _ => None,

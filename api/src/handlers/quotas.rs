@@ -10,7 +10,7 @@ use ledger::Quota;
 use super::quota_changes::{self, ChangeView};
 use crate::call::{Answer, Call, tagged};
 use crate::error::{ApiError, Problem};
-use crate::execute::request::{LimitsBody, read_limits};
+use crate::execute::request::{LimitsBody, choice, read_limits};
 use crate::json::Object;
 use crate::limits::Limits;
 use crate::registry::{LimitsDoc, Tenant};
@@ -58,6 +58,9 @@ pub(crate) struct LimitsView {
     pub default: Limits,
     /// Images that may be used, by name or digest; null: all.
     pub images: Option<Vec<String>>,
+    /// `shared`, or `fresh`: no execution of its runs in a fork of an interpreter that others are
+    /// forked from, too.
+    pub isolation: &'static str,
 }
 
 /// What `PUT /v1/tenants/{tenant}/limits` takes; what is absent is the tier's.
@@ -76,6 +79,8 @@ pub(crate) struct LimitsPut {
     default: Option<LimitsBody>,
     /// Images that may be used, by name or digest.
     images: Option<Vec<String>>,
+    /// `shared` if absent, or `fresh`.
+    isolation: Option<String>,
 }
 
 /// Shows a tenant's quotas and how they stand
@@ -222,6 +227,7 @@ fn read(body: &mut Object<'_>, call: &Call) -> Option<LimitsDoc> {
         maximum: config.widest(),
         default: tier.maximum,
         images: None,
+        fresh: choice(body, "isolation", "shared", "fresh"),
     };
     let maximum = body.object("maximum", |object| read_limits(object, config, &widest));
     let maximum = maximum.unwrap_or(tier.maximum);
@@ -249,5 +255,6 @@ fn limits_view(limits: &LimitsDoc) -> LimitsView {
         maximum: limits.maximum,
         default: limits.default,
         images: limits.images.clone(),
+        isolation: if limits.fresh { "fresh" } else { "shared" },
     }
 }

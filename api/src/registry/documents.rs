@@ -34,6 +34,9 @@ pub(crate) struct LimitsDoc {
     pub(crate) default: Limits,
     /// Names or digests of the images it may use; `None`: all.
     pub(crate) images: Option<Vec<String>>,
+    /// Whether its executions share nothing with others that need not be.
+    #[serde(default)]
+    pub(crate) fresh: bool,
 }
 
 /// A token that was minted here, or seen: `token/JTI`.

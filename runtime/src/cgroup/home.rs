@@ -107,14 +107,14 @@ impl Home {
         open_file(branch.sandboxes.as_fd(), name, false)
     }
 
-    /// Every descriptor that is held.
+    /// Every descriptor that a shim needs: each takes one of the few numbers that a sandbox with a
+    /// low limit on open files has while it is made.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.branches.iter().flat_map(|branch| {
             [
                 branch.root.as_raw_fd(),
                 branch.platform.as_raw_fd(),
                 branch.sandboxes.as_raw_fd(),
-                branch.templates.as_raw_fd(),
             ]
         })
     }

@@ -219,6 +219,7 @@ impl Launcher {
             env,
             home: &self.home,
             filter: &self.filter,
+            open_files: self.config.maxima.open_files,
         });
         let template_of_image = start.and_then(|start| {
             self.forks

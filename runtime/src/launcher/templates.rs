@@ -89,6 +89,8 @@ pub(super) struct Start<'a> {
     pub(super) home: &'a Home,
     /// What its forks load.
     pub(super) filter: &'a Program,
+    /// The most open files that a sandbox may have: a fork cannot raise what its template has.
+    pub(super) open_files: u32,
 }
 
 impl Templates {
@@ -263,7 +265,7 @@ fn become_template(
     let other = nowhere.try_clone().during("copy a pipe")?;
     filter.load().during("load its filter")?;
     let stdio = [socket, nowhere.into(), other.into()];
-    let program = runner::template(start.env, LIMITS.open_files);
+    let program = runner::template(start.env, start.open_files);
     init::become_program(&program, stdio)
         .ok_or_else(|| Failed::because("start the interpreter", "a text has a NUL in it"))
 }

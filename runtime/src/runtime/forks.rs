@@ -10,10 +10,11 @@ use tokio::time::timeout;
 
 use super::live::{Live, tame};
 use super::open::Made;
+use super::warm::new_id;
 use crate::error::StartError;
 use crate::runner::{Interpreter, Waiting};
 use crate::sandbox::pump::Pipes;
-use crate::wire::{FromInit, FromShim, ToInit, ToLauncher, ToShim, WireImage};
+use crate::wire::{FromInit, FromShim, Make, ToInit, ToLauncher, ToShim, WireImage};
 
 /// How long a fork may take, the template's own start included; the most, whatever
 /// [`start_ms`](super::Options::start_ms) says.
@@ -86,6 +87,36 @@ impl Live {
         may.then(|| env.clone())
     }
 
+    /// Makes a sandbox that somebody waits for, with a fork in it if that is faster. If it cannot be
+    /// forked, another one is made, with an id of its own.
+    pub(super) async fn make_with_fork(
+        &self,
+        make: Make,
+        interpreter: Option<&Interpreter>,
+    ) -> Result<Made, StartError> {
+        let template = self.template_for(make.image, interpreter, true);
+        if template.is_none() {
+            return self.make(make).await;
+        }
+        let (image, open_files) = (make.image, make.limits.open_files);
+        let forking = Make {
+            template,
+            ..make.clone()
+        };
+        let made = self.make(forking).await?;
+        match self.fork(&made, image, open_files).await {
+            Ok(waiting) => Ok(Made {
+                waiting: Some(waiting),
+                ..made
+            }),
+            Err(StartError::LauncherGone) => Err(StartError::LauncherGone),
+            Err(_logged) => {
+                let sandbox = new_id()?;
+                self.make(Make { sandbox, ..make }).await
+            }
+        }
+    }
+
     /// Has the template fork into a sandbox that was made for it. After an error the sandbox must
     /// not be used.
     pub(super) async fn fork(
@@ -131,20 +162,22 @@ async fn fork(made: &Made, open_files: u32) -> Result<Waiting, String> {
     drop(ends);
     let (waiting, pid) = Waiting::forked(pipes, open_files)
         .await
-        .ok_or("nothing was forked")?;
-    let adopt = made.init.send(&ToInit::Adopt(pid), &[]).await;
-    adopt.map_err(|error| text(&error))?;
+        .map_err(|said| format!("nothing was forked: {}", tame(&said)))?;
     let inspect = made.shim.send(&ToShim::InspectFork(pid), &[]).await;
     inspect.map_err(|error| text(&error))?;
-    let Ok(Some((FromInit::Started, _))) = made.init.recv::<FromInit>().await else {
-        return Err("its init does not know it".to_owned());
+    let Ok(Some((FromShim::Inspected { deviations }, _))) = made.shim.recv::<FromShim>().await
+    else {
+        return Err("its shim does not look at it".to_owned());
     };
-    match made.shim.recv::<FromShim>().await {
-        Ok(Some((FromShim::Inspected { deviations }, _))) => match deviations.first() {
-            None => Ok(waiting),
-            Some(one) => Err(format!("{}: {}", tame(&one.what), tame(&one.found))),
-        },
-        _ => Err("its shim does not look at it".to_owned()),
+    if let Some(one) = deviations.first() {
+        return Err(format!("{}: {}", tame(&one.what), tame(&one.found)));
+    }
+    // Only now: those who have helped to fork it are gone, so that it is init's child.
+    let adopt = made.init.send(&ToInit::Adopt(pid), &[]).await;
+    adopt.map_err(|error| text(&error))?;
+    match made.init.recv::<FromInit>().await {
+        Ok(Some((FromInit::Started, _))) => Ok(waiting),
+        _ => Err("its init does not know it".to_owned()),
     }
 }
 

@@ -115,22 +115,23 @@ impl Live {
         let make = Make {
             weight,
             behind,
-            template: self.template_for(make.image, spec.interpreter.as_ref(), true),
             ..make
         };
-        let forks = make.template.is_some();
-        let (image, open_files) = (make.image, make.limits.open_files);
-        let made = self.make(make).await?;
-        let waiting = if forks {
-            Some(self.fork(&made, image, open_files).await?)
-        } else {
-            None
-        };
+        let made = self.make_with_fork(make, spec.interpreter.as_ref()).await?;
         drop(turn);
+        let share = if made.id == spec.id {
+            share
+        } else {
+            self.shares.join(&spec.owner, made.id.0)
+        };
         share.attach(made.cpu);
         let live = Arc::clone(self);
-        let sandbox = LiveSandbox::new(live, spec.clone(), share, made.shim, made.init);
-        Ok(sandbox.with_waiting(waiting))
+        let spec = SandboxSpec {
+            id: made.id,
+            ..spec.clone()
+        };
+        let sandbox = LiveSandbox::new(live, spec, share, made.shim, made.init);
+        Ok(sandbox.with_waiting(made.waiting))
     }
 
     /// Has the launcher make a sandbox.

@@ -299,10 +299,7 @@ impl Live {
     }
 
     async fn make_one_ahead(&self, kind: Kind, recipe: &Recipe) -> Result<Made, StartError> {
-        let sandbox = new_id().map_err(|source| StartError::Server {
-            action: "name a sandbox",
-            source: std::io::Error::other(source),
-        })?;
+        let sandbox = new_id()?;
         let _turn = self.turns.take(NOBODY, false).await;
         let image = WireImage::Digest(kind.image);
         let make = Make {
@@ -376,9 +373,12 @@ fn available_bytes() -> Option<u64> {
 }
 
 /// A new id, ordered by time like those that callers make.
-fn new_id() -> Result<[u8; 16], getrandom::Error> {
+pub(super) fn new_id() -> Result<[u8; 16], StartError> {
     let mut id = [0; 16];
-    getrandom::fill(&mut id)?;
+    getrandom::fill(&mut id).map_err(|source| StartError::Server {
+        action: "name a sandbox",
+        source: std::io::Error::other(source),
+    })?;
     let [_, _, ms @ ..] = clock::wall_s().saturating_mul(1000).to_be_bytes();
     if let Some(front) = id.first_chunk_mut() {
         *front = ms;

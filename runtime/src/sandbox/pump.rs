@@ -63,6 +63,13 @@ impl Pipes {
         matches!(self.stdout.try_read(&mut byte), Ok(1)).then_some(byte[0])
     }
 
+    /// What has been written to the standard error, and not been read: at most 256 bytes.
+    pub(crate) fn complaint(&self) -> String {
+        let mut bytes = [0; 256];
+        let len = self.stderr.try_read(&mut bytes).unwrap_or(0);
+        String::from_utf8_lossy(bytes.get(..len).unwrap_or_default()).into_owned()
+    }
+
     /// The next byte of the standard output; none at its end.
     pub(crate) async fn first_byte(&self) -> Option<u8> {
         let mut byte = [0];

@@ -14,6 +14,7 @@ fn tenant(config: &Config) -> LimitsDoc {
         maximum: config.tier.maximum,
         default: config.tier.default,
         images: None,
+        fresh: false,
     }
 }
 
