@@ -24,7 +24,7 @@ mod watch;
 
 use std::cell::Cell;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sched::{CloneFlags, unshare};
@@ -106,6 +106,17 @@ pub(crate) struct Job<'a> {
     pub(crate) fork_from: Option<&'a OwnedFd>,
 }
 
+impl Job<'_> {
+    /// The descriptors of it that are needed once its file systems are mounted.
+    fn descriptors(&self) -> Vec<RawFd> {
+        let template = self.fork_from.map(AsRawFd::as_raw_fd);
+        template
+            .into_iter()
+            .chain([self.userns.as_raw_fd()])
+            .collect()
+    }
+}
+
 /// The two sockets that come with a request.
 #[derive(Debug)]
 pub(crate) struct Sockets {
@@ -166,15 +177,9 @@ fn make<'a>(
         userns: job.fork_from.map(|_| job.userns.as_raw_fd()),
     });
     let handles = Handles::open(&group).during("open the group's limits")?;
-    let mut kept = vec![
-        server.as_raw_fd(),
-        init.as_raw_fd(),
-        host.final_dir.as_raw_fd(),
-        disk.as_raw_fd(),
-        memory_events.as_raw_fd(),
-        job.userns.as_raw_fd(),
-    ];
-    kept.extend(job.fork_from.map(AsRawFd::as_raw_fd));
+    let mut kept = job.descriptors();
+    kept.extend([server, &init, &disk, &memory_events].map(AsRawFd::as_raw_fd));
+    kept.push(host.final_dir.as_raw_fd());
     kept.extend(told.descriptors());
     kept.extend(
         group

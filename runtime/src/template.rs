@@ -6,7 +6,7 @@
 
 pub(crate) mod request;
 
-/// A module for CPython that waits for requests and forks; `build.rs` makes it of `native.rs`.
+/// A module for `CPython` that waits for requests and forks; `build.rs` makes it of `native.rs`.
 pub(crate) const NATIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/template.so"));
 
 /// Where a template finds [`NATIVE`], and the filter that its forks load.

@@ -18,6 +18,8 @@ mod bed;
 mod harness;
 mod hostile;
 mod ordinary;
+#[path = "../../runtime/tests/support/templates.rs"]
+mod templates;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/world.rs"]
 mod world;

@@ -16,6 +16,7 @@ use runtime::{
 use tokio::sync::oneshot;
 
 use crate::ahead;
+use crate::templates;
 use crate::world::{World, wait_until};
 
 /// Longest that anything which must happen may take on a busy machine.
@@ -267,7 +268,7 @@ impl Bed {
     pub(crate) fn look(&self) -> Traces {
         let ours = self.uid_base..self.uid_base + SANDBOXES * RANGE;
         let mut shims = children(self.launcher);
-        shims.retain(|pid| !ahead::is_disk_maker(pid) && !ahead::is_template(pid));
+        shims.retain(|pid| !ahead::is_disk_maker(pid) && !templates::is_template(pid));
         let mounted = shims.iter().flat_map(|shim| loops_of(*shim));
         self.disks
             .borrow_mut()

@@ -14,7 +14,7 @@ use super::hex;
 use super::kernel;
 use super::step::{During, Failed};
 use crate::image::{flaw, needs};
-use crate::wire::Refusal;
+use crate::wire::{Refusal, WireImage};
 
 /// Images that were used, each by a descriptor of its root in the launcher's mount namespace.
 #[derive(Debug, Default)]
@@ -23,6 +23,21 @@ pub(super) struct Images {
 }
 
 impl Images {
+    /// The image of a sandbox with its root; none of an empty one.
+    pub(super) fn of(
+        &mut self,
+        store: BorrowedFd<'_>,
+        image: WireImage,
+    ) -> Result<Option<([u8; 32], &OwnedFd)>, Refusal> {
+        match image {
+            WireImage::Empty => Ok(None),
+            WireImage::Digest(digest) => {
+                let root = self.root(store, digest)?;
+                Ok(Some((digest, root)))
+            }
+        }
+    }
+
     /// The root of an image: opened on first use, checked on every one.
     pub(super) fn root(
         &mut self,

@@ -31,7 +31,6 @@ use crate::shim::{self, Host, Job, Sockets};
 use crate::truth::Cpu;
 use crate::wire::{
     self, FRAME_MAX, FromLauncher, Id, LauncherConfig, Make, Refusal, ToLauncher, WireError,
-    WireImage,
 };
 
 /// Answers that wait for the server to read them; with more, no request is taken.
@@ -197,21 +196,13 @@ impl Launcher {
             .map_err(|error| host(format!("cannot tell the machine's CPUs: {error}")))?;
         let admission = self.slots.admit(make, &self.config, &allowed)?;
         let class = usize::from(make.disk_class);
-        let (Some(disk), Some(template)) = (
-            self.config.disk_classes.get(class),
-            self.templates.get(class),
-        ) else {
-            return Err(Refusal::Limit {
-                name: "disk_class".to_owned(),
-            });
-        };
-        let image = match make.image {
-            WireImage::Empty => None,
-            WireImage::Digest(digest) => {
-                let root = self.images.root(self.store.as_fd(), digest)?;
-                Some((digest, root))
-            }
-        };
+        let disk = self.config.disk_classes.get(class);
+        let (disk, template) =
+            disk.zip(self.templates.get(class))
+                .ok_or_else(|| Refusal::Limit {
+                    name: "disk_class".to_owned(),
+                })?;
+        let image = self.images.of(self.store.as_fd(), make.image)?;
         let start = image.zip(make.template.as_ref());
         let start = start.map(|((image, root), env)| Start {
             image,

@@ -10,7 +10,8 @@ use runtime::{
 };
 use tokio::sync::oneshot;
 
-use crate::ahead::{is_disk_maker, is_template};
+use crate::ahead::is_disk_maker;
+use crate::templates::is_template;
 
 /// Where the images are that tests run in.
 pub(crate) fn images() -> PathBuf {

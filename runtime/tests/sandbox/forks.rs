@@ -8,9 +8,9 @@ use nix::unistd::Pid;
 use runtime::Outcome;
 
 use crate::Test;
-use crate::ahead::is_template;
 use crate::bed::{Bed, Run, all_children, children, text};
 use crate::interpreter::{program, programs, shown};
+use crate::templates::is_template;
 use crate::warm::{FOREVER_MS, pooled};
 
 pub(crate) const TESTS: &[Test] = &[

@@ -29,6 +29,8 @@ mod kept;
 mod own_dev;
 mod run;
 mod survives;
+#[path = "../support/templates.rs"]
+mod templates;
 mod warm;
 
 use std::io::Write;

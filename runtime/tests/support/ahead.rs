@@ -23,12 +23,6 @@ pub(crate) fn disks(launcher: u32) -> BTreeSet<String> {
     names.filter_map(mount).collect()
 }
 
-/// Whether a process is a template.
-pub(crate) fn is_template(pid: impl std::fmt::Display) -> bool {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    groups.contains("/templates/")
-}
-
 /// Whether a process is a launcher's disk maker.
 pub(crate) fn is_disk_maker(pid: impl std::fmt::Display) -> bool {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -249,10 +249,12 @@ fn mounts(host: &Host<'_>) -> Finding {
     at_least("fs.mount-max", most.unwrap_or(MOUNTS_MIN), MOUNTS_MIN)
 }
 
-/// No user of the host, and no range that one may map, lies in the sandboxes' ranges.
+/// No user of the host, and no range that one may map, lies in the sandboxes' ranges, or in that of
+/// templates before them.
 fn user_ids(host: &Host<'_>) -> Finding {
     let first = u64::from(host.needs.uid_base);
-    let ours = first..first + u64::from(host.needs.sandboxes) * u64::from(RANGE);
+    let end = first + u64::from(host.needs.sandboxes) * u64::from(RANGE);
+    let ours = first.saturating_sub(RANGE.into())..end;
     let taken = |path: &str, id: usize, count: Option<usize>| {
         let text = host.text(path).unwrap_or_default();
         let line = text.lines().find(|line| {
