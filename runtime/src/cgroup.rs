@@ -2,9 +2,9 @@
 //! v2.
 //!
 //! `/farebox/INSTANCE/platform` holds server, launcher and shims;
-//! `/farebox/INSTANCE/sandboxes/NAME` one sandbox, `/farebox/INSTANCE/templates/UID` one template. Everything goes through directory descriptors
-//! that were opened once, so that it works in any mount namespace, also in one where no hierarchy
-//! is mounted.
+//! `/farebox/INSTANCE/sandboxes/NAME` one sandbox, `/farebox/INSTANCE/templates/UID` one template.
+//! Everything goes through directory descriptors that were opened once, so that it works in any
+//! mount namespace, also in one where no hierarchy is mounted.
 
 mod devices;
 mod group;

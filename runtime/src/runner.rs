@@ -93,7 +93,8 @@ impl Waiting {
         })
     }
 
-    /// Waits until a fork of a template could run a program; answers its id inside its sandbox, too.
+    /// Waits until a fork of a template could run a program; answers its id inside its sandbox,
+    /// too.
     ///
     /// # Errors
     /// There is no fork; what was said of it, from inside the sandbox.

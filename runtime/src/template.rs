@@ -1,5 +1,5 @@
-//! Templates: processes of an image's own Python that fork into sandboxes, so that none has to start
-//! an interpreter.
+//! Templates: processes of an image's own Python that fork into sandboxes, so that none has to
+//! start an interpreter.
 //!
 //! The launcher starts them ([`crate::launcher`]), shims ask them. Nothing of any tenant's is ever
 //! in one, and nothing secret: whatever runs in a fork can read what its template knew.

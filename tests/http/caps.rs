@@ -27,8 +27,12 @@ fn a_tenant_begins_no_more_in_a_minute_than_its_cap() {
     run(&owner).expect(200);
     let record = owner.post_async(&json!({"code": "fail start"})).expect(202);
     crate::server::finished(&owner, record["id"].as_str().unwrap());
-    let limits = caps(&server, &json!({"starts_per_minute": 3}));
+    let limits = caps(
+        &server,
+        &json!({"starts_per_minute": 3, "isolation": "fresh"}),
+    );
     assert_eq!(limits["starts_per_minute"], 3, "{limits}");
+    assert_eq!(limits["isolation"], "fresh", "{limits}");
     assert_eq!(limits["key_starts_per_minute"], Value::Null);
     let third = run(&owner);
     third.expect(200);

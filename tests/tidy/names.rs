@@ -141,6 +141,7 @@ const RULES: [Rule; 13] = [
         word: "env::var_os",
         why: "only api's configuration reads the environment",
         may: &[
+            "runtime/build.rs",
             "api/src/config.rs",
             "api/src/config/",
             "tests/support/",

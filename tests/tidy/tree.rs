@@ -102,6 +102,8 @@ fn is_root(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
         [_, "src", "lib.rs" | "main.rs"] | ["build.rs"] | [_, "build.rs"] => true,
+        // A crate of its own, which `runtime/build.rs` compiles.
+        ["runtime", "src", "template", "native.rs"] => true,
         ["tests" | "benches", file] => file.ends_with(".rs"),
         ["tests" | "benches", _, "main.rs"] => true,
         [_, "tests" | "benches", file] => file.ends_with(".rs"),

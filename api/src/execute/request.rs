@@ -50,8 +50,9 @@ pub(crate) struct ExecutionBody {
     on_output_limit: Option<String>,
     /// For how many seconds its files stay for reading if it fails; 0 if absent: not at all.
     keep_on_failure_s: Option<u64>,
-    /// `shared`: code in Python may run in a fork of an interpreter that others are forked from, too;
-    /// or `fresh`: in one that was started for it alone. A tenant whose limits say `fresh` has that.
+    /// `shared`: code in Python may run in a fork of an interpreter that others are forked from,
+    /// too; or `fresh`: in one that was started for it alone. A tenant whose limits say `fresh` has
+    /// that.
     isolation: Option<String>,
 }
 

@@ -87,8 +87,8 @@ impl Live {
         may.then(|| env.clone())
     }
 
-    /// Makes a sandbox that somebody waits for, with a fork in it if that is faster. If it cannot be
-    /// forked, another one is made, with an id of its own.
+    /// Makes a sandbox that somebody waits for, with a fork in it if that is faster. If it cannot
+    /// be forked, another one is made, with an id of its own.
     pub(super) async fn make_with_fork(
         &self,
         make: Make,

@@ -90,7 +90,8 @@ fn number_of(limit: &str) -> u64 {
     number.into()
 }
 
-/// What is wrong with the fork that calls itself `pid` inside; it has the sandbox's CPUs afterwards.
+/// What is wrong with the fork that calls itself `pid` inside; it has the sandbox's CPUs
+/// afterwards.
 pub(super) fn inspect(sandbox: &Sandbox<'_>, pid: u32) -> Vec<Deviation> {
     let mut findings = Vec::new();
     match only_other(sandbox) {

@@ -118,7 +118,8 @@ fn every_kind_of_fault_is_told_at_once() {
     let found = faults(json!({
         "command": ["ls"], "odd": 1, "env": {"A=B": "1", "C": 2}, "tags": {"": "x", "ok": "a\nb"},
         "project": "no spaces", "network": {"mode": "egress"}, "max_cost": "-1",
-        "on_low_quota": "maybe", "on_output_limit": "no", "stdin": 5, "image": 7, "language": "ruby"
+        "on_low_quota": "maybe", "on_output_limit": "no", "stdin": 5, "image": 7, "language": "ruby",
+        "isolation": "none"
     }));
     for pointer in [
         "/odd",
@@ -133,6 +134,7 @@ fn every_kind_of_fault_is_told_at_once() {
         "/stdin",
         "/image",
         "/language",
+        "/isolation",
     ] {
         assert!(
             found.iter().any(|fault| fault.starts_with(pointer)),
@@ -163,4 +165,24 @@ fn the_schema_names_exactly_the_fields_that_are_read() {
     let schema = serde_json::to_value(LimitsBody::schema()).unwrap();
     let limits = schema["properties"].as_object().unwrap();
     assert!(limits.len() == 9 && Limits::NAMES.iter().all(|name| limits.contains_key(*name)));
+}
+
+#[test]
+fn what_a_tenant_shares_a_request_can_only_make_less() {
+    let config = Config::default_layer();
+    let fresh = |asked: &str, fresh: bool| {
+        let Value::Object(map) = json!({"code": "1", "isolation": asked}) else {
+            unreachable!()
+        };
+        let mut faults = Faults::default();
+        let mut body = Object::new(map, &mut faults);
+        let tenant = LimitsDoc {
+            fresh,
+            ..tenant(&config)
+        };
+        read(&mut body, &config, &tenant).map(|request| request.fresh)
+    };
+    assert_eq!(fresh("shared", false), Some(false));
+    assert_eq!(fresh("fresh", false), Some(true));
+    assert_eq!(fresh("shared", true), Some(true));
 }
