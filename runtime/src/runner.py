@@ -61,6 +61,21 @@ def rehearse():
         sys.stdout = seen
 
 
+def rehearse_all():
+    # All that a run goes through, so that a fork has its own copy of whatever pages that writes to
+    # before somebody waits for it.
+    rehearse()
+    become(["", "/", "1", "/run/0.py", "NAME", "value"])
+    gc.collect()
+    forget(type(sys)("rehearsal"))
+    gc.collect()
+    try:
+        run(sys.modules["__main__"])
+    except OSError:
+        # There is no such program.
+        pass
+
+
 def template(native, filter):
     # Returns in each fork, and only there.
     import _frozen_importlib
@@ -68,14 +83,16 @@ def template(native, filter):
 
     for name in LIBRARY:
         load_one(name)
-    rehearse()
+    rehearse_all()
     gc.collect()
     gc.freeze()
     spec = _frozen_importlib.ModuleSpec("farebox", None, origin=native)
     module = _imp.create_dynamic(spec)
     with open(filter, "rb") as file:
         rules = file.read()
-    return module.serve(rules).to_bytes(4, "little")
+    pid = module.serve(rules)
+    rehearse_all()
+    return pid.to_bytes(4, "little")
 
 
 def exactly(count):
@@ -229,7 +246,8 @@ def finish(status, known):
 
 
 def main(pid=b""):
-    rehearse()
+    if not pid:
+        rehearse()
     gc.freeze()
     become(receive(pid))
     known = set(sys.modules) - {"__main__"}

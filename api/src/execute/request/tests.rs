@@ -118,8 +118,8 @@ fn every_kind_of_fault_is_told_at_once() {
     let found = faults(json!({
         "command": ["ls"], "odd": 1, "env": {"A=B": "1", "C": 2}, "tags": {"": "x", "ok": "a\nb"},
         "project": "no spaces", "network": {"mode": "egress"}, "max_cost": "-1",
-        "on_low_quota": "maybe", "on_output_limit": "no", "stdin": 5, "image": 7, "language": "ruby",
-        "isolation": "none"
+        "on_low_quota": "maybe", "on_output_limit": "no", "isolation": "none",
+        "stdin": 5, "image": 7, "language": "ruby"
     }));
     for pointer in [
         "/odd",
