@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub(crate) use self::quick::{Glance, glance};
+pub(crate) use self::quick::{Ending, Glance, ending, glance, hold};
 pub(crate) use self::stored::{HoldRef, Run, SettledRef, SettlementRef, Whose};
 use crate::clock::Micros;
 use crate::codec;
@@ -150,19 +150,6 @@ struct Rest {
     overrun: Quantities,
     charge: Charge,
     funded: Vec<Funding>,
-}
-
-impl Rest {
-    fn settled<'a>(&'a self, outcome: &'a str, estimated: bool) -> SettledRef<'a> {
-        SettledRef {
-            posted: &self.posted,
-            overrun: &self.overrun,
-            charge: &self.charge,
-            funded: &self.funded,
-            outcome,
-            estimated,
-        }
-    }
 }
 
 impl Slate {
@@ -318,15 +305,7 @@ impl<'a> Stored<'a> {
         }
         let (hold, behind): (HoldRef<'a>, _) = part_of(rest)?;
         let bytes = rest.get(..rest.len() - behind.len()).unwrap_or_default();
-        let (outcome, estimated);
-        (
-            slate.posted,
-            slate.overrun,
-            slate.charge,
-            slate.funded,
-            outcome,
-            estimated,
-        ) = body_of(behind)?;
+        let (outcome, estimated) = slate.read(behind)?;
         let settlement = SettlementRef {
             seq,
             at,

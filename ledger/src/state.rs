@@ -11,6 +11,7 @@ mod idempotency;
 mod known;
 mod lookup;
 mod near;
+mod numbers;
 mod rules;
 mod scope;
 mod starts;
@@ -28,6 +29,7 @@ pub(crate) use self::books::amounts;
 pub(crate) use self::credit::Credit;
 pub(crate) use self::known::Known;
 pub(crate) use self::near::{AHEAD, Kind, Near, coming};
+pub(crate) use self::numbers::Numbers;
 pub(crate) use self::rules::{Limit, Rule};
 use self::tenant::all_counted;
 pub(crate) use self::tenant::{Places, Stands, Tenant};
@@ -39,7 +41,6 @@ use crate::hash::{Map, Set};
 use crate::id::Id;
 use crate::options::Options;
 use crate::period::{Closed, Period};
-use crate::quantity::Quantities;
 use crate::rate::RateCard;
 use crate::record::{OpenHold, Posting, Record, Run};
 
@@ -76,7 +77,7 @@ impl Bounds {
 
 /// Where a run is counted. Places are given for good, in the order of the records: all states made
 /// from the same records have the same ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Located {
     /// Place of its tenant.
     pub(crate) tenant: u32,
@@ -97,7 +98,18 @@ pub(crate) struct Open {
     /// As it was opened.
     pub(crate) hold: Arc<OpenHold>,
     /// Where it is counted.
-    located: Located,
+    pub(crate) located: Located,
+}
+
+/// What counts of a hold for its tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Booked {
+    /// The worst case, which is set aside.
+    pub(crate) held: Amounts,
+    /// Entry of the rate card that prices it.
+    pub(crate) rate_card: u64,
+    /// When it was opened.
+    pub(crate) at: Micros,
 }
 
 /// What acts were done to.
@@ -146,6 +158,19 @@ pub(crate) struct State {
     pub(crate) adjustments: Adjustments,
 }
 
+/// What is wrong with a settlement that carries another hold than the open one of that id.
+pub(crate) const ANOTHER_HOLD: &str = "the settlement's hold is not the one that was opened";
+
+impl From<&OpenHold> for Booked {
+    fn from(hold: &OpenHold) -> Self {
+        Self {
+            held: held(hold),
+            rate_card: hold.rate_card,
+            at: hold.opened_at,
+        }
+    }
+}
+
 /// What a hold sets aside.
 pub(crate) fn held(hold: &OpenHold) -> Amounts {
     Amounts {
@@ -181,29 +206,29 @@ impl State {
         located: Option<Located>,
         bounds: &Bounds,
     ) -> Result<Option<Located>, String> {
-        if lsn != self.lsn + 1 {
-            return Err(format!("command {lsn} follows on command {}", self.lsn));
-        }
         let at = record.at();
-        if at <= self.at && self.lsn > 0 {
-            return Err(format!("its time {at} is not after {}", self.at));
-        }
-        if let Some(seq) = record.seq().filter(|seq| *seq != self.seq + 1) {
-            return Err(format!("entry {seq} follows on entry {}", self.seq));
-        }
+        let last = Numbers {
+            lsn: self.lsn,
+            seq: self.seq,
+            at: self.at,
+        };
+        let next = last.next(lsn, at, record.seq())?;
         let located = match record {
             Record::Hold(hold) => Some(self.open(hold, located, bounds)?),
             Record::Release(release) => {
-                let open = self.end(&release.hold, at, &Amounts::default())?;
-                self.bill(&open, &Quantities::default())?;
+                let open = self.strike(&release.hold)?;
+                let booked = open.hold.as_ref().into();
+                self.end(&booked, open.located, at, &Amounts::default())?;
                 Some(open.located)
             }
             Record::Settled(posting) => {
-                let open = self.end(&posting.hold.id, at, &posted(posting))?;
+                let open = self.strike(&posting.hold.id)?;
                 if !Arc::ptr_eq(&open.hold, &posting.hold) && open.hold != posting.hold {
-                    return Err("the settlement's hold is not the one that was opened".to_owned());
+                    return Err(ANOTHER_HOLD.to_owned());
                 }
-                self.bill(&open, &posting.posted)?.take(&posting.funded)?;
+                let booked = open.hold.as_ref().into();
+                let credit = self.end(&booked, open.located, at, &posted(posting))?;
+                credit.take(&posting.funded)?;
                 Some(open.located)
             }
             Record::Entered(entry) => {
@@ -211,10 +236,8 @@ impl State {
                 None
             }
         };
-        self.seq = record.seq().unwrap_or(self.seq);
+        (self.lsn, self.seq, self.at) = (next.lsn, next.seq, next.at);
         self.since.get_or_insert(at);
-        self.lsn = lsn;
-        self.at = at;
         Ok(located)
     }
 
@@ -226,48 +249,60 @@ impl State {
         }
     }
 
-    /// Adds what a hold has ended with to its month; answers the tenant's credit.
-    fn bill(&mut self, open: &Open, posted: &Quantities) -> Result<&mut Credit, String> {
-        let hold = &open.hold;
-        let card = card_of(&self.cards, hold.rate_card).ok_or("its rate card is not known")?;
-        let tenant = Self::tenant_at(&mut self.tenants, open.located.tenant);
-        let tenant = tenant.ok_or("its tenant is not known")?;
-        let month = tenant.month(hold.opened_at);
-        tenant.billing.end(month, posted, &card.card);
-        Ok(&mut tenant.credit)
-    }
-
     fn open(
         &mut self,
         hold: &Arc<OpenHold>,
         located: Option<Located>,
         bounds: &Bounds,
     ) -> Result<Located, String> {
-        let at = hold.opened_at;
-        if self.holds.contains_key(&hold.id) || !self.executions.insert(hold.execution) {
-            return Err("the hold or its execution is open already".to_owned());
-        }
         let located = match located.filter(|located| self.counts(*located)) {
             Some(located) => located,
-            None => self.count(hold, bounds)?,
+            None => {
+                let run = hold.run().ok_or("the hold's names cannot be read")?;
+                self.count(&run, hold.opened_at, bounds)?
+            }
         };
-        let tenant = Self::tenant_at(&mut self.tenants, located.tenant);
-        let tenant = tenant.ok_or("the hold's tenant is not known")?;
-        let amounts = held(hold);
-        tenant.on_places(located.scopes, at, |counters| counters.hold(&amounts));
-        if let Some(card) = card_of(&self.cards, hold.rate_card) {
-            let month = tenant.month(at);
-            tenant.billing.open(month, &card.card);
-        }
-        tenant.open += 1;
+        self.enlist(hold, located)?;
         let key = hold.key().ok_or("the hold's key cannot be read")?;
-        tenant.starts.add(key, at);
+        self.begin(&hold.as_ref().into(), located, key)?;
         if let Some(key) = hold.idempotency {
             self.remember(key, hold, bounds)?;
         }
-        let hold = Arc::clone(hold);
-        self.holds.insert(hold.id, Open { hold, located });
         Ok(located)
+    }
+
+    /// Puts a hold among the open ones.
+    pub(crate) fn enlist(&mut self, hold: &Arc<OpenHold>, located: Located) -> Result<(), String> {
+        let is_new = self.executions.insert(hold.execution);
+        let open = Open {
+            hold: Arc::clone(hold),
+            located,
+        };
+        if self.holds.insert(hold.id, open).is_some() || !is_new {
+            return Err("the hold or its execution is open already".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Counts a hold through `key` for its tenant.
+    pub(crate) fn begin(
+        &mut self,
+        hold: &Booked,
+        located: Located,
+        key: &str,
+    ) -> Result<(), String> {
+        let tenant = Self::tenant_at(&mut self.tenants, located.tenant);
+        let tenant = tenant.ok_or("the hold's tenant is not known")?;
+        tenant.on_places(located.scopes, hold.at, |counters| {
+            counters.hold(&hold.held);
+        });
+        if let Some(card) = card_of(&self.cards, hold.rate_card) {
+            let month = tenant.month(hold.at);
+            tenant.billing.open(month, &card.card);
+        }
+        tenant.open += 1;
+        tenant.starts.add(key, hold.at);
+        Ok(())
     }
 
     /// Whether a run can be counted there: it has been made here too.
@@ -277,8 +312,12 @@ impl State {
     }
 
     /// Where a hold is counted; scopes that are not yet, are from now on, within the bounds.
-    fn count(&mut self, hold: &OpenHold, bounds: &Bounds) -> Result<Located, String> {
-        let run = hold.run().ok_or("the hold's names cannot be read")?;
+    pub(crate) fn count(
+        &mut self,
+        run: &Run<'_>,
+        at: Micros,
+        bounds: &Bounds,
+    ) -> Result<Located, String> {
         let unknown = || format!("tenant `{}` is not known", run.whose.tenant);
         let place = self.names.get(run.whose.tenant);
         let place = place.copied().ok_or_else(unknown)?;
@@ -286,7 +325,7 @@ impl State {
         let counted = tenant.scopes();
         let room = bounds.scopes_per_tenant_max.saturating_sub(counted);
         let room = room.min(bounds.scopes_max.saturating_sub(self.scopes));
-        let scopes = tenant.count_scopes(&run, hold.opened_at, room);
+        let scopes = tenant.count_scopes(run, at, room);
         self.scopes += tenant.scopes() - counted;
         Ok(Located {
             tenant: place,
@@ -313,21 +352,33 @@ impl State {
         Ok(())
     }
 
-    fn end(&mut self, id: &Id, at: Micros, posted: &Amounts) -> Result<Open, String> {
-        let open = self
-            .holds
-            .remove(id)
-            .ok_or_else(|| format!("hold {id} is not open"))?;
-        let hold = &open.hold;
-        self.executions.remove(&hold.execution);
-        let tenant = Self::tenant_at(&mut self.tenants, open.located.tenant)
-            .ok_or("the hold's tenant is not known")?;
-        let amounts = held(hold);
-        tenant.on_places(open.located.scopes, at, |counters| {
-            counters.end(hold.opened_at, &amounts, posted);
+    /// Takes a hold from among the open ones.
+    pub(crate) fn strike(&mut self, id: &Id) -> Result<Open, String> {
+        let open = self.holds.remove(id);
+        let open = open.ok_or_else(|| format!("hold {id} is not open"))?;
+        self.executions.remove(&open.hold.execution);
+        Ok(open)
+    }
+
+    /// Counts the end of a hold, and what is posted for it, for its tenant; answers the tenant's
+    /// credit.
+    pub(crate) fn end(
+        &mut self,
+        hold: &Booked,
+        located: Located,
+        at: Micros,
+        posted: &Amounts,
+    ) -> Result<&mut Credit, String> {
+        let tenant = Self::tenant_at(&mut self.tenants, located.tenant);
+        let tenant = tenant.ok_or("the hold's tenant is not known")?;
+        tenant.on_places(located.scopes, at, |counters| {
+            counters.end(hold.at, &hold.held, posted);
         });
         tenant.open = tenant.open.saturating_sub(1);
-        Ok(open)
+        let card = card_of(&self.cards, hold.rate_card).ok_or("its rate card is not known")?;
+        let month = tenant.month(hold.at);
+        tenant.billing.end(month, &posted.quantities, &card.card);
+        Ok(&mut tenant.credit)
     }
 
     fn act(&mut self, entry: &Entry, acted: &Acted) -> Result<(), String> {

@@ -1,8 +1,12 @@
 //! The audit of a journal, and the rebuilding of everything that is made from it.
 
 mod audit;
+mod checks;
 mod locate;
+mod order;
 mod reversals;
+mod tenants;
+mod window;
 
 use std::fs;
 use std::path::Path;
@@ -121,7 +125,7 @@ pub fn verify_at(
         segments: &segments,
         told: 0,
     };
-    let mut audit = Audit::new(file::read(&checkpoint_path(dir), CHECKPOINT)?, sizes);
+    let mut audit = Audit::new(file::read(&checkpoint_path(dir), CHECKPOINT)?, sizes)?;
     let start = Start {
         lsn: Some(1),
         ..Start::first(&segments)
@@ -131,6 +135,8 @@ pub fn verify_at(
         teller.tell(walk::end(number, frame), audit.entries(), false);
         Ok(())
     });
+    // What the audit has found comes before whatever else has ended the walk.
+    audit.wait()?;
     let finish = walked.map_err(|error| match error.into() {
         VerifyError::Fault(fault) => {
             VerifyError::Fault(locate::damage(dir, fault, audit.entries() + 1))
@@ -255,5 +261,7 @@ fn wipe(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+#[cfg(test)]
+mod forged;
 #[cfg(test)]
 mod tests;

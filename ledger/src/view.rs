@@ -245,21 +245,15 @@ impl View {
         Ok(())
     }
 
-    /// Takes a record of the journal's tail, and the hash of an entry, into state and tree; index
-    /// and rows are made apart. `known` is where runs of a hold's names were counted before. Says
-    /// where its hold is counted.
+    /// Takes a record of the journal's tail into the state; tree, index and rows are made apart.
+    /// `known` is where runs of a hold's names were counted before. Says where its hold is counted.
     pub(crate) fn replay(
         &mut self,
         lsn: u64,
         record: &Record,
-        leaf: Option<Hash>,
         known: Option<Located>,
     ) -> Result<Option<Located>, String> {
-        let located = self.state.apply(lsn, record, known, &self.bounds)?;
-        if let Some(leaf) = leaf {
-            self.frontier.push(leaf);
-        }
-        Ok(located)
+        self.state.apply(lsn, record, known, &self.bounds)
     }
 
     /// See [`State::bring_near`]; at most [`AHEAD`] of them.

@@ -223,7 +223,7 @@ impl<'a> Read<'a> {
     }
 
     /// Whether it is an entry, as it says; that must have its number.
-    fn is_numbered(&self, seq: Option<u64>) -> Result<bool, String> {
+    pub(crate) fn is_numbered(&self, seq: Option<u64>) -> Result<bool, String> {
         match seq.filter(|seq| *seq != self.seq) {
             Some(other) => Err(format!("the entry calls itself {other}")),
             None => Ok(seq.is_some()),

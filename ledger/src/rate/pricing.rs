@@ -30,6 +30,11 @@ impl Charge {
 }
 
 impl RateCard {
+    /// Whether no run's price depends on what else its month has used.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.prices.iter().all(Price::is_flat)
+    }
+
     /// What these quantities cost after what each meter's month has used; `None` where an amount
     /// passes what the integer holds.
     pub(crate) fn charge(

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use super::cursor::Cursor;
 use super::stored::SETTLED;
-use super::{IDS, KIND_ENTRY, KIND_HOLD, OpenHold, Rest, SettlementRef, Slate, Stored, known};
+use super::{
+    IDS, KIND_ENTRY, KIND_HOLD, OpenHold, Rest, SettledRef, SettlementRef, Slate, Stored, body_of,
+    known,
+};
 use crate::clock::Micros;
 use crate::command::Idempotency;
 use crate::entry::Funding;
@@ -41,6 +44,78 @@ pub(crate) fn glance(bytes: &[u8]) -> Option<Glance<'_>> {
     let key = cursor.text()?;
     let names = before.get(..before.len() - cursor.rest().len())?;
     Some(Glance::Hold(names, key))
+}
+
+/// A settlement, as far as it says what it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ending<'a> {
+    /// Number of the entry.
+    pub(crate) seq: u64,
+    /// When it was recorded.
+    pub(crate) at: Micros,
+    /// The hold's id.
+    pub(crate) id: Id,
+    /// The hold's stored bytes, and behind them all others: see [`Slate::settled`].
+    pub(crate) hold: &'a [u8],
+}
+
+/// Reads the beginning of a settlement; `None` is no verdict.
+pub(crate) fn ending(bytes: &[u8]) -> Option<Ending<'_>> {
+    let (kind, body) = split(bytes)?;
+    let (seq, at, mut cursor) = settlement(body).filter(|_| kind == KIND_ENTRY)?;
+    let hold = cursor.rest();
+    let id = cursor.id()?;
+    Some(Ending { seq, at, id, hold })
+}
+
+/// Reads a hold, and the limits that it was granted; `None` is no verdict.
+pub(crate) fn hold(bytes: &[u8], slate: &mut Slate) -> Option<(Arc<OpenHold>, Ceiling)> {
+    let (kind, body) = split(bytes)?;
+    let mut cursor = Cursor::new((kind == KIND_HOLD).then_some(body)?);
+    let found = hold_in(&mut cursor, slate)?;
+    cursor.rest().is_empty().then_some(found)
+}
+
+impl Rest {
+    /// Reads it with serde; gives what is behind.
+    pub(super) fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<(&'a str, bool), String> {
+        let (outcome, estimated);
+        (
+            self.posted,
+            self.overrun,
+            self.charge,
+            self.funded,
+            outcome,
+            estimated,
+        ) = body_of(bytes)?;
+        Ok((outcome, estimated))
+    }
+
+    pub(super) fn settled<'a>(&'a self, outcome: &'a str, estimated: bool) -> SettledRef<'a> {
+        SettledRef {
+            posted: &self.posted,
+            overrun: &self.overrun,
+            charge: &self.charge,
+            funded: &self.funded,
+            outcome,
+            estimated,
+        }
+    }
+}
+
+impl Slate {
+    /// Reads what a settlement says behind its hold.
+    pub(crate) fn settled<'a>(&'a mut self, bytes: &'a [u8]) -> Result<SettledRef<'a>, String> {
+        let mut cursor = Cursor::new(bytes);
+        let texts = rest(&mut cursor, &mut self.rest)
+            .and_then(|()| Some((cursor.text()?, cursor.bool()?)))
+            .filter(|_| cursor.rest().is_empty());
+        let (outcome, estimated) = match texts {
+            Some(texts) => texts,
+            None => self.rest.read(bytes)?,
+        };
+        Ok(self.rest.settled(outcome, estimated))
+    }
 }
 
 /// What was read; a settlement's numbers are on the slate.
@@ -84,10 +159,7 @@ pub(super) fn read<'a>(
 ) -> Option<Found<'a>> {
     let (kind, body) = split(bytes)?;
     if kind == KIND_HOLD {
-        let mut cursor = Cursor::new(body);
-        let (hold, granted) = hold_in(&mut cursor, slate)?;
-        let whole = cursor.rest().is_empty();
-        return whole.then_some(Found::Hold(hold, granted));
+        return hold(bytes, slate).map(|(hold, granted)| Found::Hold(hold, granted));
     }
     let (seq, at, mut cursor) = settlement(body).filter(|_| kind == KIND_ENTRY)?;
     let before = cursor.rest();

@@ -14,6 +14,7 @@ use crate::id::Id;
 use crate::money::Money;
 use crate::quantity::{Ceiling, Quantities};
 use crate::rate::Charge;
+use crate::state::Amounts;
 
 /// Which kind of entry a settlement is, as its place in [`crate::Body`].
 pub(super) const SETTLED: u32 = 0;
@@ -222,6 +223,21 @@ impl SettlementRef<'_> {
 }
 
 impl SettledRef<'_> {
+    /// What it posts.
+    pub(crate) fn posts(&self) -> Amounts {
+        Amounts {
+            quantities: *self.posted,
+            cost: self.charge.total.0,
+        }
+    }
+
+    /// Appends the stored bytes.
+    pub(crate) fn append(&self, into: &mut Vec<u8>) {
+        let mut pen = Pen::new(into);
+        self.write(&mut pen);
+        pen.end();
+    }
+
     fn write(&self, pen: &mut Pen<'_>) {
         pen.quantities(self.posted);
         pen.quantities(self.overrun);

@@ -10,9 +10,10 @@ use crate::commit;
 use crate::entry::Body;
 use crate::error::Error;
 use crate::id::Id;
+use crate::journal::frame;
 use crate::journal::reader::Frame;
 use crate::journal::{Position, segment};
-use crate::merkle;
+use crate::merkle::{self, Frontier};
 use crate::options::Options;
 use crate::record::{self, Posting, Record, Slate};
 use crate::state::{Known, Located, coming};
@@ -92,11 +93,37 @@ pub(crate) struct Replay<'a> {
 impl Replay<'_> {
     /// Takes in what the checkpoint and the rows lack; says up to where the rows are committed.
     /// Tells `on` the end of each frame and the settlements taken in.
+    ///
+    /// A thread of its own goes through the journal for the tree: hashing needs nothing else.
     pub(crate) fn run(
         &self,
         view: &mut View,
         on: &mut dyn FnMut(Position, u64),
     ) -> Result<u64, Error> {
+        let (start, frontier) = (self.behind(view), view.frontier.clone());
+        thread::scope(|scope| {
+            let tree = thread::Builder::new().name("tree".to_owned());
+            let tree = tree.spawn_scoped(scope, || self.tree(start, frontier));
+            let tree = tree.map_err(|_spawn| Error::Thread { thread: "tree" })?;
+            let rows_lsn = self.replay(view, on)?;
+            let frontier = tree.join();
+            view.frontier = frontier.map_err(|_panic| Error::Thread { thread: "tree" })??;
+            Ok(rows_lsn)
+        })
+    }
+
+    /// The tree with all entries from `start` on.
+    fn tree(&self, start: Start, mut frontier: Frontier) -> Result<Frontier, Error> {
+        walk::walk(self.dir, self.segments, start, |_, frame| {
+            let records = frame::records(frame.payload).flatten();
+            let leaves = records.filter_map(|(_, bytes)| record::leaf(bytes));
+            leaves.for_each(|leaf| frontier.push(merkle::leaf(leaf)));
+            Ok(())
+        })?;
+        Ok(frontier)
+    }
+
+    fn replay(&self, view: &mut View, on: &mut dyn FnMut(Position, u64)) -> Result<u64, Error> {
         let mut rows_lsn = self.mark.map_or(0, |mark| mark.lsn);
         let (mut since, mut settlements) = (0, 0);
         let mut writing = Writing::default();
@@ -139,18 +166,27 @@ impl Replay<'_> {
     fn start(&self, view: &View) -> Start {
         let first = Start::first(self.segments);
         let rows_at = self.mark.map_or(first.position, |mark| mark.position);
-        let start = if rows_at < view.position {
-            Start {
+        if rows_at >= view.position {
+            return self.behind(view);
+        }
+        match self.mark {
+            Some(mark) if mark.lsn > 0 => Start {
                 position: rows_at,
-                lsn: Some(self.mark.map_or(0, |mark| mark.lsn) + 1),
-            }
-        } else {
-            Start {
+                lsn: Some(mark.lsn + 1),
+            },
+            _ => first,
+        }
+    }
+
+    /// Where state and tree go on.
+    fn behind(&self, view: &View) -> Start {
+        match view.state.lsn {
+            0 => Start::first(self.segments),
+            lsn => Start {
                 position: view.position,
-                lsn: Some(view.state.lsn + 1),
-            }
-        };
-        if start.lsn == Some(1) { first } else { start }
+                lsn: Some(lsn + 1),
+            },
+        }
     }
 
     /// Takes in what of a frame the state and the rows up to `rows_lsn` lack; says how many
@@ -175,9 +211,8 @@ impl Replay<'_> {
             drop(stored);
             let mut tenant = None;
             if read.lsn > view.state.lsn {
-                let leaf = record::leaf(read.bytes).map(merkle::leaf);
                 let known = kept.known_of(&record, near);
-                let located = view.replay(read.lsn, &record, leaf, known)?;
+                let located = view.replay(read.lsn, &record, known)?;
                 if known.is_none() {
                     kept.keep(&record, located);
                 }

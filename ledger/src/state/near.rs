@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use super::known::Sought;
-use super::{Known, Located, State};
+use super::{Known, Located, Places, State};
 use crate::id::Id;
 use crate::journal::frame;
 use crate::record::{self, Glance, OpenHold};
@@ -120,6 +120,22 @@ impl State {
             words ^= tenant.near_rest(located.scopes, kind.key());
         }
         black_box(words);
+    }
+
+    /// The same for runs of one tenant, counted at these places, and the keys of holds.
+    pub(crate) fn bring_tenant_near<'a>(
+        &self,
+        tenant: u32,
+        runs: impl Iterator<Item = (Places, Option<&'a str>)> + Clone,
+    ) {
+        let Some(tenant) = self.placed(tenant) else {
+            return;
+        };
+        let counters = runs.clone();
+        let counters = counters.map(|(places, key)| tenant.near_counters(places, key.is_some()));
+        let words = counters.fold(tenant.near(), |words, word| words ^ word);
+        let rest = runs.map(|(places, key)| tenant.near_rest(places, key));
+        black_box(rest.fold(words, |words, word| words ^ word));
     }
 
     /// The holds that are settled among these, with the places of their tenants.
