@@ -30,6 +30,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ledger::{Clock, GroupBy, Ledger, Only, Options, UsageQuery, Window};
@@ -200,13 +201,27 @@ impl Life {
         self.settled += done.settles.len();
     }
 
+    /// Waits until all that was settled is in the view on disk too, so that a look has what its own
+    /// settlements cost.
+    fn rest(&self) {
+        let behind = || {
+            let health = self.ledger.health();
+            health.view_lsn < health.durable_lsn
+        };
+        while behind() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What is settled from now on is looked at.
     fn look(&mut self) {
+        self.rest();
         self.since = (cpu::process_us(), threads::all_us());
         self.settled = 0;
     }
 
     fn looked(&self) -> Look {
+        self.rest();
         let (cpu_us, threads) = &self.since;
         let threads = threads::by_thread(threads, &threads::all_us(), self.settled);
         Look {
@@ -230,33 +245,37 @@ fn fill(dir: &Path, entries: u64) -> [Look; 2] {
     let mut child = command.spawn().unwrap();
     let (mut ask, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut answers = BufReader::new(answers).lines();
-    let mut young = move |count: u64| {
+    let mut answer = || answers.next().unwrap().unwrap();
+    let mut young = |count: u64| {
         writeln!(ask, "{count}").unwrap();
-        Look::read(&answers.next().unwrap().unwrap())
+        answer();
     };
-    let mut early = young(EARLY);
+    young(EARLY);
     old.look();
     for _ in 0..TURNS {
-        early = young(look / TURNS);
+        young(look / TURNS);
         old.settle(look / TURNS);
     }
     let late = old.looked();
-    drop(young);
+    drop(ask);
+    let early = Look::read(&answer());
     assert!(child.wait().unwrap().success());
     old.ledger.close().unwrap();
     [early, late]
 }
 
-/// Settles as many as each line says, and answers what all but the first ones cost.
+/// Settles as many as each line says, and answers it; at the end, says what all but the first ones
+/// cost.
 fn young(dir: &Path, spread: u64) {
     let mut young = Life::begin(dir, spread);
     for (line, number) in std::io::stdin().lines().zip(0..) {
         young.settle(line.unwrap().trim().parse().unwrap());
-        println!("{}", young.looked().line());
         if number == 0 {
             young.look();
         }
+        println!("settled");
     }
+    println!("{}", young.looked().line());
     young.ledger.close().unwrap();
 }
 
