@@ -21,11 +21,16 @@ mod callers;
 mod cpu;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/threads.rs"]
+mod threads;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ledger::{Clock, GroupBy, Ledger, Only, Options, UsageQuery, Window};
@@ -33,9 +38,11 @@ use ledger::{Clock, GroupBy, Ledger, Only, Options, UsageQuery, Window};
 use self::load::MonthClock;
 
 const CALLERS: usize = 512;
-/// Settlements before the first look at their cost, and the most settlements of a look.
+/// Settlements before the first look at their cost, the most settlements of a look, and in how many
+/// turns a young ledger and an old one settle them.
 const EARLY: u64 = 10_000;
 const LOOK: u64 = 300_000;
+const TURNS: u64 = 6;
 /// Settlements, of two commands each, that a killed ledger has in its journal only.
 const TAIL: u64 = 250_000;
 /// Tenants whose month is asked for, each once.
@@ -119,7 +126,9 @@ fn live(dir: &Path, entries: u64) -> Vec<Row> {
     let begun = cpu::process_us();
     let [early, late] = fill(dir, entries);
     let filling = (cpu::process_us() - begun) as f64 / 1e6;
-    println!("cpu us of a settlement: {early:.2} after {EARLY}, {late:.2} after {entries}");
+    for (look, after) in [(&early, EARLY), (&late, entries)] {
+        println!("cpu us of a settlement after {after}: {}", look.line());
+    }
     let apart = |operation| apart(operation, dir, entries);
     let open = apart("open");
     let month = apart("month");
@@ -128,7 +137,7 @@ fn live(dir: &Path, entries: u64) -> Vec<Row> {
     println!("{TAIL} settlements, then killed: {:.1} s", tail.seconds);
     let reopen = apart("open");
     let rebuild = apart("rebuild");
-    let growth = ((late / early - 1.0) * 100.0, filling);
+    let growth = ((late.cpu_us / early.cpu_us - 1.0) * 100.0, filling);
     vec![
         at_most("growth of a settlement's cpu time", growth, "%", 15.0),
         at_most("open", open.time(), "s", 1.0),
@@ -140,26 +149,134 @@ fn live(dir: &Path, entries: u64) -> Vec<Row> {
     ]
 }
 
-/// Fills a ledger; gives the CPU time of a settlement early on and at the end.
-fn fill(dir: &Path, entries: u64) -> [f64; 2] {
-    let clock = Arc::new(MonthClock::after(0, entries));
-    let ledger = open(load::options(dir.to_owned()), &clock);
-    load::prepare(&ledger);
-    let look = LOOK.min(entries / 5);
-    let mut next = 0;
-    let mut settle = |count: u64| {
-        let before = cpu::process_us();
+/// CPU time of a settlement: of the process, and of each thread that lives as long.
+struct Look {
+    cpu_us: f64,
+    threads: String,
+}
+
+impl Look {
+    fn line(&self) -> String {
+        format!("{:.2}  {}", self.cpu_us, self.threads)
+    }
+
+    /// Reads a line.
+    fn read(line: &str) -> Self {
+        let (cpu_us, threads) = line.trim().split_once("  ").unwrap();
+        Self {
+            cpu_us: cpu_us.parse().unwrap(),
+            threads: threads.to_owned(),
+        }
+    }
+}
+
+/// A ledger that settles.
+struct Life {
+    ledger: Ledger,
+    clock: Arc<MonthClock>,
+    next: u64,
+    /// CPU time of process and threads when the look at it began, and settlements since then.
+    since: (u64, BTreeMap<String, u64>),
+    settled: usize,
+}
+
+impl Life {
+    fn begin(dir: &Path, spread: u64) -> Self {
+        let clock = Arc::new(MonthClock::after(0, spread));
+        let ledger = open(load::options(dir.to_owned()), &clock);
+        load::prepare(&ledger);
+        Self {
+            ledger,
+            clock,
+            next: 0,
+            since: (0, BTreeMap::new()),
+            settled: 0,
+        }
+    }
+
+    fn settle(&mut self, count: u64) {
         let go_on = |done| u64::try_from(done).unwrap() < count;
-        let done = callers::drive(&ledger, &clock, CALLERS, next, go_on);
-        next = done.next;
-        (cpu::process_us() - before) as f64 / done.settles.len() as f64
+        let done = callers::drive(&self.ledger, &self.clock, CALLERS, self.next, go_on);
+        self.next = done.next;
+        self.settled += done.settles.len();
+    }
+
+    /// Waits until all that was settled is in the view on disk too, so that a look has what its own
+    /// settlements cost.
+    fn rest(&self) {
+        let behind = || {
+            let health = self.ledger.health();
+            health.view_lsn < health.durable_lsn
+        };
+        while behind() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What is settled from now on is looked at.
+    fn look(&mut self) {
+        self.rest();
+        self.since = (cpu::process_us(), threads::all_us());
+        self.settled = 0;
+    }
+
+    fn looked(&self) -> Look {
+        self.rest();
+        let (cpu_us, threads) = &self.since;
+        let threads = threads::by_thread(threads, &threads::all_us(), self.settled);
+        Look {
+            cpu_us: (cpu::process_us() - cpu_us) as f64 / self.settled as f64,
+            threads: threads::line(&threads),
+        }
+    }
+}
+
+/// Fills a ledger; gives the CPU time of a settlement early on and at the end.
+///
+/// What a machine makes of the same work changes by the minute, by more than is looked for. So the
+/// early ones are those of another ledger, in a process of its own, in turn with the last ones.
+fn fill(dir: &Path, entries: u64) -> [Look; 2] {
+    let look = LOOK.min(entries / 5);
+    let mut old = Life::begin(dir, entries);
+    old.settle(entries.saturating_sub(look));
+    let place = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
+    let mut command = operation("young", place.path(), entries);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut ask, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut answers = BufReader::new(answers).lines();
+    let mut answer = || answers.next().unwrap().unwrap();
+    let mut young = |count: u64| {
+        writeln!(ask, "{count}").unwrap();
+        answer();
     };
-    settle(EARLY);
-    let early = settle(look);
-    settle(entries.saturating_sub(EARLY + 2 * look));
-    let late = settle(look);
-    ledger.close().unwrap();
+    young(EARLY);
+    old.look();
+    for _ in 0..TURNS {
+        young(look / TURNS);
+        old.settle(look / TURNS);
+    }
+    let late = old.looked();
+    drop(ask);
+    let early = Look::read(&answer());
+    assert!(child.wait().unwrap().success());
+    old.ledger.close().unwrap();
     [early, late]
+}
+
+/// Settles as many as each line says, and answers it; at the end, says what all but the first ones
+/// cost.
+fn young(dir: &Path, spread: u64) {
+    let mut young = Life::begin(dir, spread);
+    for (line, number) in std::io::stdin().lines().zip(0..) {
+        young.settle(line.unwrap().trim().parse().unwrap());
+        if number == 0 {
+            young.look();
+        }
+        println!("settled");
+    }
+    println!("{}", young.looked().line());
+    young.ledger.close().unwrap();
 }
 
 fn open(options: Options, clock: &Arc<MonthClock>) -> Ledger {
@@ -192,11 +309,17 @@ impl Took {
     }
 }
 
-fn apart(operation: &str, dir: &Path, entries: u64) -> Took {
+/// An operation in a process of its own.
+fn operation(operation: &str, dir: &Path, entries: u64) -> Command {
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new(program);
-    let command = command.args(["--do", operation, "--dir"]).arg(dir);
-    let command = command.args(["--entries", &entries.to_string()]);
+    command.args(["--do", operation, "--dir"]).arg(dir);
+    command.args(["--entries", &entries.to_string()]);
+    command
+}
+
+fn apart(operation: &str, dir: &Path, entries: u64) -> Took {
+    let mut command = self::operation(operation, dir, entries);
     let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let numbers = text
         .split_whitespace()
@@ -231,6 +354,7 @@ fn child(operation: &str, dir: &Path, spread: u64) {
         }
         "verify" => ledger::verify(dir, &mut |_| {}).unwrap().entries,
         "rebuild" => ledger::rebuild(dir, &mut |_| {}).unwrap().entries,
+        "young" => return young(dir, spread),
         "tail" => {
             tail(dir, spread);
             tell(begun.elapsed(), TAIL);

@@ -21,9 +21,10 @@ mod callers;
 mod cpu;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/threads.rs"]
+mod threads;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,26 +142,23 @@ fn run(case: &Case, dir: PathBuf, read: &Arguments) -> Row {
     let clock = Arc::new(MonthClock::after(0, MONTH));
     let ledger = Ledger::open(load::options(dir), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     load::prepare(&ledger);
-    let (cpu, threads) = (cpu::process_us(), threads_us());
+    let (cpu, threads) = (cpu::process_us(), threads::all_us());
     let begun = Instant::now();
     let go_on = |done| done < read.settlements && begun.elapsed() < time;
     let mut done = callers::drive(&ledger, &clock, case.callers, 0, go_on);
     let seconds = begun.elapsed().as_secs_f64();
-    let threads_after = threads_us();
+    let threads_after = threads::all_us();
     ledger.close().unwrap();
     let sustained = begun.elapsed().as_secs_f64();
     let count = done.settles.len();
     let each = |us: u64| us as f64 / count as f64;
+    let by_thread = threads::by_thread(&threads, &threads_after, count);
     let waits = [
         percentile(&mut done.holds, 50),
         percentile(&mut done.holds, 99),
         percentile(&mut done.settles, 50),
         percentile(&mut done.settles, 99),
     ];
-    let used = |(name, us): (String, u64)| {
-        let before = threads.get(&name).copied().unwrap_or(0);
-        (name, each(us - before))
-    };
     let per_s = count as f64 / seconds;
     Row {
         callers: case.callers,
@@ -169,7 +167,7 @@ fn run(case: &Case, dir: PathBuf, read: &Arguments) -> Row {
         per_s,
         sustained_per_s: count as f64 / sustained,
         cpu_us: each(cpu::process_us() - cpu),
-        threads: threads_after.into_iter().map(used).collect(),
+        threads: by_thread,
         waits,
         met: per_s >= case.settlements_per_s_min && u128::from(waits[0]) <= case.hold_p50_us_max,
     }
@@ -178,22 +176,6 @@ fn run(case: &Case, dir: PathBuf, read: &Arguments) -> Row {
 fn percentile(times: &mut [u32], percent: usize) -> u32 {
     times.sort_unstable();
     times[(times.len() - 1) * percent / 100]
-}
-
-/// CPU time of each living thread so far, by name; in microseconds. A thread that ends meanwhile is
-/// left out.
-fn threads_us() -> BTreeMap<String, u64> {
-    let mut threads = BTreeMap::new();
-    for task in fs::read_dir("/proc/self/task").unwrap() {
-        let path = task.unwrap().path();
-        let read = |file: &str| fs::read_to_string(path.join(file));
-        let (Ok(name), Ok(times)) = (read("comm"), read("schedstat")) else {
-            continue;
-        };
-        let ns = times.split_whitespace().next().unwrap();
-        *threads.entry(name.trim().to_owned()).or_default() += ns.parse::<u64>().unwrap() / 1_000;
-    }
-    threads
 }
 
 impl Row {
@@ -208,11 +190,7 @@ impl Row {
     }
 
     fn by_thread(&self) -> String {
-        let threads = self.threads.iter().filter(|(_, us)| **us >= 0.005);
-        let threads: Vec<String> = threads
-            .map(|(name, us)| format!("{name} {us:.2}"))
-            .collect();
-        format!("{:>11}  {}", self.callers, threads.join("  "))
+        format!("{:>11}  {}", self.callers, threads::line(&self.threads))
     }
 
     fn json(&self) -> String {

@@ -24,6 +24,10 @@ const READ_WAIT: Duration = Duration::from_millis(200);
 /// How long the writer waits before it looks again whether the commits have caught up.
 const TAIL_WAIT: Duration = Duration::from_millis(100);
 
+/// Quarters of [`Options::tail_max`] after which a commit is wanted before its time: the later, the
+/// fewer rows are written for a command, but the rest is all that the writer can do meanwhile.
+const DUE_QUARTERS: u64 = 3;
+
 /// Sealed indexes kept in memory, about 7 MiB each.
 const INDEXES_KEPT: usize = 4;
 
@@ -163,7 +167,8 @@ impl Shared {
         *self.absorbed.lock().unwrap_or_else(PoisonError::into_inner) = lsn;
         self.absorbed_more.notify_all();
         let mut committed = self.committed();
-        if !committed.due && lsn.saturating_sub(committed.view_lsn) > self.options.tail_max / 2 {
+        let behind = lsn.saturating_sub(committed.view_lsn);
+        if !committed.due && behind > self.options.tail_max / 4 * DUE_QUARTERS {
             committed.due = true;
             self.committed_more.notify_all();
         }

@@ -4,7 +4,8 @@
 //! block for one command, take what else waits -> decide each from memory into one frame
 //!   -> hand it over: append, fdatasync -> answer all -> hand the batch to the view
 //! ```
-//! There is no timer: while one batch syncs, the next one is decided and grows.
+//! There is no timer: while one batch syncs, the next one is decided and grows. What waits is
+//! decided in shares, after each of which the batch goes if it can.
 
 mod ahead;
 mod queue;
@@ -60,6 +61,9 @@ pub(crate) struct Writer {
 /// The most answers of a batch that the writer carries through by itself while it has nothing else
 /// to do: so few that waking another thread would cost more.
 const FEW: usize = 4;
+/// Commands after which the writer looks whether what it has decided can go. Were all that waits
+/// one batch, its callers would all come again at once, and the disk and the writer take turns.
+const SHARE: usize = 256;
 /// Holds that have ended, kept to be used again.
 const SPARE_HOLDS: usize = 4_096;
 
@@ -74,6 +78,8 @@ pub(crate) struct Kept {
     quotas: Vec<(usize, Left)>,
     /// The answers of the batch.
     replies: Vec<Reply>,
+    /// Whether the last batch had more than a few answers.
+    many: bool,
     /// Nobody else has these.
     spare_holds: Vec<Arc<OpenHold>>,
 }
@@ -145,7 +151,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let _end = End(Arc::clone(&self.shared), Arc::clone(&self.handover));
         let mut waiting = None;
-        while self.kept.ahead.wait(&self.commands) {
+        while self.kept.ahead.wait(&self.commands, self.kept.many) {
             let draft = waiting.take().unwrap_or_else(|| self.draft());
             match self.round(draft) {
                 Ok(Round::Next(draft)) => waiting = draft,
@@ -171,17 +177,17 @@ impl Writer {
         }
     }
 
-    /// Decides what waits, as much as the frame takes, and hands all of it over if it can be; else
-    /// the frame waits for more.
+    /// Decides some of what waits, as much as the frame takes, and hands all of it over if it can
+    /// be; else the frame waits for more.
     fn round(&mut self, mut draft: Draft) -> Result<Round, Poisoned> {
         draft.now = self.shared.clock.now_us();
         let before = draft.taken;
-        let (mut full, mut open) = (true, true);
-        while draft.taken < self.shared.options.batch_max && self.journal.takes_more(&draft.frame) {
+        let most = self.shared.options.batch_max.min(before + SHARE);
+        let mut open = true;
+        while draft.taken < most && self.journal.takes_more(&draft.frame) {
             let kept = &mut self.kept;
             let next = kept.ahead.next(&self.commands, &self.state, &kept.known);
             let Some(Waiting { command, located }) = next else {
-                full = false;
                 break;
             };
             if matches!(command, Command::Close) {
@@ -193,6 +199,8 @@ impl Writer {
         }
         let taken = u64::try_from(draft.taken - before).unwrap_or(0);
         self.shared.queued.fetch_sub(taken, Ordering::Relaxed);
+        let full =
+            draft.taken >= self.shared.options.batch_max || !self.journal.takes_more(&draft.frame);
         let waiting = self.hand_over(draft, full || !open)?;
         Ok(if open {
             Round::Next(waiting)
@@ -211,6 +219,7 @@ impl Writer {
         if turn == Turn::Later {
             return Ok(Some(draft));
         }
+        self.kept.many = count > FEW;
         let Draft { frame, items, .. } = draft;
         let frame = (!items.is_empty()).then(|| {
             let start = self.journal.position().offset;
@@ -228,7 +237,7 @@ impl Writer {
         });
         let replies = mem::take(&mut self.kept.replies);
         let batch = Batch { frame, replies };
-        self.kept.replies = if turn == Turn::Idle && count <= FEW {
+        self.kept.replies = if turn == Turn::Idle && !self.kept.many {
             self.carrier.carry(batch, || {})?
         } else {
             self.handover.put(batch)

@@ -48,6 +48,36 @@ fn a_run_is_held_settled_and_told() {
 }
 
 #[test]
+fn what_waits_is_answered_in_its_order_and_kept_whatever_its_shares() {
+    const RUNS: u64 = 1_500;
+    let (dir, clock) = (tempfile::tempdir().unwrap(), HandClock::at(MONDAY));
+    let large = || Options {
+        queue: 4_096,
+        batch_max: 1_024,
+        segment_bytes: 1 << 20,
+        ..options(dir.path())
+    };
+    let open = || Ledger::open(large(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let ledger = open();
+    ledger.now_act(card_act()).unwrap();
+    ledger.now_act(tenant("acme", 2_000, Vec::new())).unwrap();
+    let holds = (0..RUNS).map(|number| ledger.hold(hold(number, "acme")).unwrap());
+    let holds: Vec<_> = holds.collect();
+    for (hold, lsn) in holds.into_iter().zip(3..) {
+        assert_eq!(hold.wait().unwrap().unwrap().lsn, lsn);
+    }
+    let settles = (0..RUNS).map(|number| ledger.settle(settlement(number, 5)).unwrap());
+    let settles: Vec<_> = settles.collect();
+    for (settle, entry) in settles.into_iter().zip(3..) {
+        assert_eq!(settle.wait().unwrap().unwrap().entry, entry);
+    }
+    let head = caught_up(&ledger).head();
+    assert_eq!((head.size, head.lsn), (RUNS + 2, 2 * RUNS + 2));
+    ledger.close().unwrap();
+    assert_eq!(open().head(), head);
+}
+
+#[test]
 fn a_released_hold_charges_nothing_and_gives_everything_back() {
     let quotas = vec![quota(Scope::Tenant, Meter::Executions, Window::Day, 1)];
     let (_dir, _clock, ledger) = with_tenant(quotas);

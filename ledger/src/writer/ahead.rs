@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::mpsc::Receiver;
+use std::thread;
 
 use super::Command;
 use crate::command::HoldRequest;
@@ -27,12 +28,18 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Waits for a command; false if none will come.
-    pub(super) fn wait(&mut self, commands: &Receiver<Command>) -> bool {
-        if self.waiting.is_empty()
-            && let Ok(command) = commands.recv()
-        {
-            self.add(command);
+    /// Waits for a command; false if none will come. `many` says that many callers are there.
+    pub(super) fn wait(&mut self, commands: &Receiver<Command>, many: bool) -> bool {
+        if self.waiting.is_empty() {
+            let command = commands.try_recv().or_else(|_none| {
+                if many {
+                    // To sleep and be woken for each one of their commands, on the CPU of the
+                    // thread that sends them, takes longer than deciding it.
+                    thread::yield_now();
+                }
+                commands.recv()
+            });
+            command.into_iter().for_each(|command| self.add(command));
         }
         !self.waiting.is_empty()
     }
