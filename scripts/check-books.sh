@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks the exports of a small real ledger for plain-text accounting: bean-check and hledger accept
-# them, and both find what the server says that each tenant owes.
+# them, and both find what the statements of each tenant and month come to.
 #
 #   sh scripts/check-books.sh [DIR]     DIR: made by scripts/sample-ledger.sh
 #
@@ -28,21 +28,22 @@ sample=${1:-$work/sample}
 need hledger=hledger
 venv=$(venv "$python" books beancount==3.2.3) ||
     die 'Beancount could not be installed from PyPI; is there a network?'
+for sample in "$sample" "$sample/closed"; do
 "$venv/bin/bean-check" "$sample/charges.beancount" || die 'bean-check refuses the export'
 hledger -f "$sample/charges.journal" check || die 'hledger refuses the export'
-hledger -f "$sample/charges.journal" balance -O csv --flat Assets: >"$work/hledger.csv"
+hledger -f "$sample/charges.journal" register -O csv Assets: >"$work/hledger.csv"
 
-"$venv/bin/python" - "$sample" "$work/hledger.csv" <<'PYTHON' || die 'the totals are not those of /v1/costs'
+"$venv/bin/python" - "$sample" "$work/hledger.csv" <<'PYTHON' || die 'the totals are not those of the statements'
 import csv, json, re, sys
 from collections import defaultdict
 from decimal import Decimal
 from beancount import loader
 from beancount.core.data import Transaction
 
-with open(sys.argv[1] + "/costs.json") as file:
-    costs = {item["group"]["tenant"]: Decimal(item["cost"]) + Decimal(item["adjustment"])
-             for item in json.load(file)["items"]}
-assert len(costs) == 2, costs
+with open(sys.argv[1] + "/statements.json") as file:
+    totals = {(item["tenant"], item["period"]): Decimal(item["total"])
+              for item in json.load(file)["items"]}
+assert len(totals) >= 2, totals
 
 def tenant(account):
     part = re.match(r"Assets:Receivable:T-([^:]*)(:P-|$)", account).group(1)
@@ -56,18 +57,19 @@ for entry in entries:
         for posting in entry.postings:
             if posting.account.startswith("Assets:"):
                 assert posting.units.currency == "USD"
-                owed[tenant(posting.account)] += posting.units.number
-assert dict(owed) == costs, ("beancount", dict(owed), costs)
+                owed[tenant(posting.account), f"{entry.date:%Y-%m}"] += posting.units.number
+assert dict(owed) == totals, ("beancount", dict(owed), totals)
 
 owed = defaultdict(Decimal)
 with open(sys.argv[2], newline="") as file:
     for row in csv.DictReader(file):
-        if row["account"] not in ("total", "Total:"):
-            amount, currency = row["balance"].split()
-            assert currency == "USD"
-            owed[tenant(row["account"])] += Decimal(amount)
-assert dict(owed) == costs, ("hledger", dict(owed), costs)
+        # Nothing has no currency.
+        amount, *currency = row["amount"].split()
+        assert currency in (["USD"], []), row
+        owed[tenant(row["account"]), row["date"][:7]] += Decimal(amount)
+assert dict(owed) == totals, ("hledger", dict(owed), totals)
 PYTHON
+done
 good 'bean-check and hledger accept the exports, and find what the ledger says'
 exit 0
 }

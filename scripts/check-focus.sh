@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks the FOCUS exports of a small real ledger, CSV and Parquet, with the specification's official
-# validator, that their costs are the server's, and that the Parquet exports have what the CSV has.
+# validator, that their costs are the statements', and that the Parquet exports have what the CSV has.
 #
 #   sh scripts/check-focus.sh [DIR]     DIR: made by scripts/sample-ledger.sh
 #
@@ -60,26 +60,30 @@ validate() {
     passed=$(printf '%s\n' "$total" | sed 's/.*Pass: \([0-9]*\).*/\1/')
     [ "$passed" -ge 289 ] || die "$1: only $passed rules passed; 289 have before"
 }
+for sample in "$sample" "$sample/closed"; do
 validate focus.csv
 validate focus.parquet
 
-"$venv/bin/python" - "$sample" <<'PYTHON' || die 'the costs are not those of /v1/costs'
+"$venv/bin/python" - "$sample" <<'PYTHON' || die 'the costs are not those of the statements'
 import csv, json, sys
 from collections import defaultdict
 from decimal import Decimal
 
-billed = defaultdict(Decimal)
+billed, kinds = defaultdict(Decimal), set()
 with open(sys.argv[1] + "/focus.csv", newline="") as file:
     for row in csv.DictReader(file):
-        billed[row["BillingAccountName"], row["BillingPeriodStart"]] += Decimal(row["BilledCost"])
+        billed[row["InvoiceId"]] += Decimal(row["BilledCost"])
+        kinds.add((row["ChargeCategory"], row["ChargeClass"]))
         if row["ChargeCategory"] == "Usage":
-            product = Decimal(row["ListUnitPrice"]) * Decimal(row["PricingQuantity"])
-            assert product == Decimal(row["ListCost"]), row
-with open(sys.argv[1] + "/costs.json") as file:
-    costs = {(item["group"]["tenant"], item["start"].replace(".000000", "")):
-                 Decimal(item["cost"]) + Decimal(item["adjustment"])
-             for item in json.load(file)["items"]}
-assert len(costs) == 2 and dict(billed) == costs, (dict(billed), costs)
+            for kind in ("List", "Contracted"):
+                product = Decimal(row[kind + "UnitPrice"]) * Decimal(row["PricingQuantity"])
+                assert product == Decimal(row[kind + "Cost"]), row
+with open(sys.argv[1] + "/statements.json") as file:
+    totals = {item["tenant"] + "/" + item["period"]: Decimal(item["total"])
+              for item in json.load(file)["items"]}
+assert len(totals) >= 2 and dict(billed) == totals, (dict(billed), totals)
+assert {("Usage", ""), ("Credit", ""), ("Adjustment", "")} <= kinds, kinds
+assert not sys.argv[1].endswith("/closed") or ("Adjustment", "Correction") in kinds, kinds
 PYTHON
 "$venv/bin/python" - "$sample" <<'PYTHON' || die 'the Parquet exports are not what the CSV has'
 import csv, re, sys
@@ -117,6 +121,7 @@ for name in ("charges", "focus"):
     exact = "amount" if name == "charges" else "BilledCost"
     assert sum(table[exact].to_pylist()) == sum(Decimal(row[exact]) for row in rows), name
 PYTHON
+done
 cargo test --quiet --package api --features parquet --lib export:: >"$work/log" 2>&1 || {
     tail -n 20 "$work/log" >&2
     die 'tests of the Parquet exports failed'

@@ -4,8 +4,10 @@
 #   sh scripts/sample-ledger.sh DIR
 #
 # DIR gets charges.csv, charges.jsonl, charges.parquet, focus.csv, focus.parquet, charges.beancount
-# and charges.journal as the server exports them, costs.json (/v1/costs by tenant and month) and as_of. What the stopped server's
-# journal gives offline must be the same. As root: the runs are real ones.
+# and charges.journal as the server exports them, statements.json (the totals of /v1/statements by
+# tenant and month) and as_of. What the stopped server's journal gives offline must be the same. As
+# root: the runs are real ones. DIR/closed gets the same, but as_of, of a ledger without real runs
+# whose last month was closed, and corrected afterwards.
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -70,9 +72,25 @@ post() {
     curl -fsS -H "Authorization: Bearer $1" -H 'Content-Type: application/json' --data "$3" "$url$2"
 }
 
+# One tenant has a card of its own, with a package, tiers and an allowance, and credit that pays for
+# a part of it. Cards are for dates to come.
+soon=$(date -u -d '+3 seconds' +%Y-%m-%dT%H:%M:%SZ)
+post "$admin" /v1/rates '{"id": "deal", "currency": "USD", "effective_from": "'"$soon"'", "price": [
+    {"meter": "executions", "model": "package", "size": "2", "amount": "0.01"},
+    {"meter": "cpu_us", "model": "graduated", "included": "50000", "increment": 1000,
+     "tiers": [{"up_to": "200000", "amount": "0.200001"}, {"amount": "0.100001"}]},
+    {"meter": "memory_byte_ms", "model": "unit", "amount": "0.000004"}]}' >/dev/null
+sleep 4
 # Names and tags that other formats may stumble over.
 for tenant in acme 1-2-3; do
     post "$admin" /v1/tenants "{\"name\": \"$tenant\"}" >/dev/null
+    if [ "$tenant" = acme ]; then
+        curl -fsS -X PUT -H "Authorization: Bearer $admin" -H 'Content-Type: application/json' \
+            --data '{"rate_card": "deal"}' "$url/v1/tenants/acme/terms" >/dev/null
+        for grant in '"trial", "amount": "0.0200005"' '"welcome", "amount": "0.02"'; do
+            post "$admin" /v1/grants "{\"tenant\": \"acme\", \"currency\": \"USD\", \"name\": $grant}" >/dev/null
+        done
+    fi
     made=$(post "$admin" "/v1/tenants/$tenant/tokens" \
         '{"name": "sample", "role": "developer", "expires_in_s": 600}')
     token=$(printf '%s' "$made" | jq -re .token)
@@ -103,8 +121,14 @@ for format in $formats; do
         "$url/v1/exports/$format"
 done
 sed -n 's/^farebox-as-of: *\([0-9]*\).*/\1/Ip' "$work/head" >"$out/as_of"
-curl -fsS -o "$out/costs.json" -H "Authorization: Bearer $admin" \
-    "$url/v1/costs?window=month&group_by=tenant"
+get() {
+    curl -fsS -H "Authorization: Bearer $admin" "$url$1"
+}
+for period in $(get /v1/periods | jq -re '.items[].period'); do
+    for tenant in acme 1-2-3; do
+        get "/v1/statements?tenant=$tenant&period=$period"
+    done
+done | jq -s '{items: map({tenant, period, total})}' >"$out/statements.json"
 kill -TERM "$server"
 wait "$server" || die 'the server did not end well'
 server=''
@@ -121,6 +145,11 @@ cp "$work/focus" "$out/focus.csv"
 cp "$work/focus-parquet" "$out/focus.parquet"
 cp "$work/beancount" "$out/charges.beancount"
 cp "$work/hledger" "$out/charges.journal"
+FAREBOX_SAMPLE_DIR="$out/closed"
+export FAREBOX_SAMPLE_DIR
+cargo test --quiet --package farebox --features parquet --test http -- \
+    every_export_adds_up_to_the_statements >"$work/log" 2>&1
+[ -s "$out/closed/statements.json" ] || die 'the sample of a closed month was not made'
 good "18 runs of two tenants and two adjustments, exported to $out; offline exports are the same"
 exit 0
 }

@@ -4,19 +4,24 @@
 //! `csv`, `jsonl` and `parquet` have a row for each line of each charge. `focus` adds up what is
 //! alike within an hour, `beancount` and `hledger` within a day; they hold what they add up only so
 //! long, and then write it: the same hour or day may come again further down. An adjustment is a
-//! row of its own everywhere. Money and quantities are exact decimals.
+//! row of its own everywhere, and so is the rounding of a month. Money and quantities are exact
+//! decimals.
 
 mod books;
 mod focus;
 mod lines;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod rounding;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ledger::{Adjusted, Adjustment, Body, Effect, Entry, Meter, Model, RateCard};
+use ledger::{
+    Adjusted, Adjustment, Body, ChargeQuery, Effect, Entry, Meter, Model, Period, RateCard,
+};
 
+use self::rounding::{Months, Rounding};
 use self::rows::Rows;
 
 /// Sums that are held at once.
@@ -125,6 +130,10 @@ pub enum ExportError {
 pub struct Export {
     writer: Writer,
     packages: Packages,
+    /// Entries up to this one are counted, not written.
+    after: u64,
+    /// `None` where tenants are exported in part.
+    months: Option<Months>,
 }
 
 /// The prices that sell packages, by entry of the rate card.
@@ -138,12 +147,12 @@ enum Writer {
 }
 
 impl Export {
-    /// Begins one.
+    /// Begins one of what a query asks for.
     ///
     /// # Errors
     ///
     /// The format is not in this build.
-    pub fn new(format: Format, issuer: Issuer) -> Result<Export, ExportError> {
+    pub fn new(format: Format, issuer: Issuer, query: &ChargeQuery) -> Result<Export, ExportError> {
         let writer = match format {
             Format::Csv => Writer::Lines(lines::Lines::Table(Rows::Csv(lines::COLUMNS))),
             Format::Jsonl => Writer::Lines(lines::Lines::Json),
@@ -158,7 +167,23 @@ impl Export {
         Ok(Export {
             writer,
             packages: Packages::new(),
+            after: query.after,
+            months: Months::new(query),
         })
+    }
+
+    /// Whether it rounds months, and needs to be given what counts in them also before the first
+    /// entry that it writes.
+    pub(crate) fn rounds(&self) -> bool {
+        self.months.is_some()
+    }
+
+    /// Makes known which entry has closed a month, and when. To be called before the entries behind
+    /// it come; those among the entries are found.
+    pub fn closed(&mut self, entry: u64, at: i64, period: Period) {
+        if let Some(months) = &mut self.months {
+            months.closed(entry, at, period);
+        }
     }
 
     /// Makes a rate card known, by the entry that recorded it: what its prices count. To be called
@@ -179,7 +204,8 @@ impl Export {
         }
     }
 
-    /// Takes the next entries, in the order of their numbers.
+    /// Takes the next entries, in the order of their numbers. Those before the first one that the
+    /// query asks for are only counted.
     ///
     /// # Errors
     ///
@@ -190,40 +216,35 @@ impl Export {
         out: &mut Vec<u8>,
     ) -> Result<(), ExportError> {
         for entry in entries {
+            if let Some(months) = &mut self.months {
+                let rounded = months.before(entry.seq);
+                months.add(entry);
+                self.writer.round(&rounded, out)?;
+            }
             match &entry.body {
-                Body::Settled(settled) => match &mut self.writer {
-                    Writer::Lines(lines) => lines.settlement(entry, settled, &self.packages, out),
-                    Writer::Focus(focus) => focus.settlement(entry, settled, &self.packages, out),
-                    Writer::Books(books) => {
-                        books.settlement(entry, settled, out);
-                        Ok(())
-                    }
+                Body::Acted(acted) => match &acted.effect {
+                    Some(Effect::RateCard(card)) => self.card(entry.seq, card),
+                    Some(Effect::ClosePeriod(period)) => self.closed(entry.seq, entry.at, *period),
+                    _ => {}
                 },
-                Body::Adjusted(adjusted) => match &mut self.writer {
-                    Writer::Lines(lines) => lines.adjustment(entry, adjusted, out),
-                    Writer::Focus(focus) => focus.adjustment(entry, adjusted, out),
-                    Writer::Books(books) => {
-                        books.adjustment(entry, adjusted, out);
-                        Ok(())
-                    }
-                },
-                Body::Acted(acted) => {
-                    if let Some(Effect::RateCard(card)) = &acted.effect {
-                        self.card(entry.seq, card);
-                    }
-                    Ok(())
-                }
-            }?;
+                _ if entry.seq <= self.after => {}
+                _ => self.writer.charge(entry, &self.packages, out)?,
+            }
         }
         Ok(())
     }
 
-    /// Writes what is still held, and the end.
+    /// Writes what is still held, and the end. `through` is the last entry of all, whether it
+    /// charges something or not.
     ///
     /// # Errors
     ///
     /// As those of [`Export::entries`].
-    pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), ExportError> {
+    pub fn end(&mut self, through: u64, out: &mut Vec<u8>) -> Result<(), ExportError> {
+        if let Some(months) = &mut self.months {
+            let rounded = months.end(through);
+            self.writer.round(&rounded, out)?;
+        }
         match &mut self.writer {
             Writer::Lines(lines) => lines.end(out),
             Writer::Focus(focus) => focus.end(out),
@@ -232,6 +253,52 @@ impl Export {
                 Ok(())
             }
         }
+    }
+}
+
+impl Writer {
+    /// Writes a settlement or an adjustment.
+    fn charge(
+        &mut self,
+        entry: &Entry,
+        packages: &Packages,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ExportError> {
+        match (&entry.body, self) {
+            (Body::Acted(_), _) => Ok(()),
+            (Body::Settled(settled), Writer::Lines(lines)) => {
+                lines.settlement(entry, settled, packages, out)
+            }
+            (Body::Settled(settled), Writer::Focus(focus)) => {
+                focus.settlement(entry, settled, packages, out)
+            }
+            (Body::Settled(settled), Writer::Books(books)) => {
+                books.settlement(entry, settled, out);
+                Ok(())
+            }
+            (Body::Adjusted(adjusted), Writer::Lines(lines)) => {
+                lines.adjustment(entry, adjusted, out)
+            }
+            (Body::Adjusted(adjusted), Writer::Focus(focus)) => {
+                focus.adjustment(entry, adjusted, out)
+            }
+            (Body::Adjusted(adjusted), Writer::Books(books)) => {
+                books.adjustment(entry, adjusted, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what months are rounded by; what came before it is written before it.
+    fn round(&mut self, rounded: &[Rounding], out: &mut Vec<u8>) -> Result<(), ExportError> {
+        for one in rounded {
+            match self {
+                Writer::Lines(lines) => lines.rounding(one, out)?,
+                Writer::Focus(focus) => focus.rounding(one, out)?,
+                Writer::Books(books) => books.rounding(one, out),
+            }
+        }
+        Ok(())
     }
 }
 

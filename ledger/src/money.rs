@@ -49,7 +49,7 @@ impl Money {
     }
 
     /// The nearest amount in whole minor units of a currency; ties go to the even one.
-    pub(crate) fn to_minor(self, currency: &str) -> Self {
+    pub fn to_minor(self, currency: &str) -> Self {
         let places = minor_places(currency);
         let unit = 10_i128.pow(u32::try_from(PLACES).unwrap_or(0).saturating_sub(places));
         let (whole, rest) = (self.0.div_euclid(unit), self.0.rem_euclid(unit));

@@ -36,4 +36,5 @@ mod prices;
 mod proof;
 mod quota_changes;
 mod quotas;
+mod sample;
 mod webhooks;

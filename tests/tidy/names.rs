@@ -144,6 +144,7 @@ const RULES: [Rule; 13] = [
             "runtime/build.rs",
             "api/src/config.rs",
             "api/src/config/",
+            "tests/http/sample.rs",
             "tests/support/",
             "runtime/tests/",
             "benches/",

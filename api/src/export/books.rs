@@ -1,7 +1,8 @@
 //! `beancount` and `hledger`: plain-text accounting, one transaction for each day, tenant and
 //! project.
 //!
-//! Booked as the provider sees it: what the tenant owes against what was earned on each meter.
+//! Booked as the provider sees it: what the tenant owes against what was earned on each meter, and
+//! what credit has paid of it against what is owed to the tenant for each grant.
 //! Account names are the tenant's and project's own: letters and digits as they are, `-` doubled,
 //! every other byte as `-` and two hex digits, so that two names never become one account.
 
@@ -9,8 +10,9 @@ use std::collections::BTreeMap;
 
 use jiff::Unit;
 use jiff::civil::Date;
-use ledger::{Adjusted, Entry, Meter, Money, Settled};
+use ledger::{Adjusted, Entry, Funding, Meter, Money, Settled};
 
+use super::rounding::Rounding;
 use super::{Piles, around};
 
 /// Which of the two.
@@ -31,6 +33,8 @@ struct Key {
 #[derive(Debug, Default)]
 struct Sum {
     earned: BTreeMap<Meter, Money>,
+    /// What credit has paid, by grant.
+    drawn: BTreeMap<u64, Money>,
     runs: u64,
     entries: Option<(u64, u64)>,
 }
@@ -52,7 +56,8 @@ impl Books {
 
     pub(super) fn head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(
-            b"; Charges of runs, by day in UTC, tenant and project; adjustments one by one.\n",
+            b"; Charges of runs and what credit has paid, by day in UTC, tenant and project;\n\
+              ; adjustments one by one; the rounding of each month.\n",
         );
         if self.style == Style::Beancount {
             out.extend_from_slice(b"plugin \"beancount.plugins.auto_accounts\"\n");
@@ -74,6 +79,10 @@ impl Books {
             let earned = sum.earned.entry(line.meter).or_default();
             *earned = earned.checked_add(line.amount).unwrap_or(*earned);
         }
+        for Funding { grant, amount } in &settled.funded {
+            let drawn = sum.drawn.entry(*grant).or_default();
+            *drawn = drawn.checked_add(*amount).unwrap_or(*drawn);
+        }
         sum.runs += 1;
         let first = sum.entries.map_or(entry.seq, |(first, _)| first);
         sum.entries = Some((first, entry.seq));
@@ -86,33 +95,49 @@ impl Books {
     pub(super) fn adjustment(&mut self, entry: &Entry, adjusted: &Adjusted, out: &mut Vec<u8>) {
         self.flush(out);
         let (kind, description) = super::said(adjusted);
-        let (seq, day) = (entry.seq, around(entry.at, Unit::Day).0.date());
-        let head = match self.style {
-            Style::Beancount => format!(
-                "{day} * \"{}\" \"{kind}: {}\"\n  entry_first: {seq}\n  entry_last: {seq}\n  \
-                 through: {seq}\n",
-                quoted(&adjusted.tenant),
-                quoted(description),
-            ),
-            Style::Hledger => format!(
-                "{day} * {} | {kind}: {}  ; entry_first:{seq}, entry_last:{seq}, through:{seq}\n",
-                bare(&adjusted.tenant),
-                bare(description),
-            ),
-        };
+        let (seq, currency) = (entry.seq, &adjusted.currency);
+        let head = self.head_of(
+            around(entry.at, Unit::Day).0.date(),
+            (&adjusted.tenant, &format!("{kind}: {description}")),
+            (Some((seq, seq)), seq),
+        );
         let mut receivable = account("T", &adjusted.tenant);
         if let Some(settled) = adjusted.what.reversed() {
             receivable = format!("{receivable}:{}", account("P", &settled.hold.project));
         }
-        let (amount, currency) = (adjusted.amount, &adjusted.currency);
-        let minus = Money(amount.0.saturating_neg());
-        out.extend_from_slice(
-            format!(
-                "\n{head}  Assets:Receivable:{receivable}  {amount} {currency}\n  \
-                 Income:Adjustments  {minus} {currency}\n"
-            )
-            .as_bytes(),
+        let mut drawn: BTreeMap<u64, Money> = BTreeMap::new();
+        for Funding { grant, amount } in &adjusted.funded {
+            drawn.insert(*grant, *amount);
+        }
+        if adjusted.refunded != Money::ZERO {
+            drawn.insert(seq, negative(adjusted.refunded));
+        }
+        let owed = less(adjusted.amount, &drawn);
+        let credit = credit(&adjusted.tenant, &drawn, currency);
+        let income = negative(adjusted.amount);
+        let text = format!(
+            "\n{head}  Assets:Receivable:{receivable}  {owed} {currency}\n{credit}  \
+             Income:Adjustments  {income} {currency}\n"
         );
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    /// A transaction of its own on the last day of the month; those before it are written first.
+    pub(super) fn rounding(&mut self, one: &Rounding, out: &mut Vec<u8>) {
+        self.flush(out);
+        let entry = one.closed.map(|(entry, _)| (entry, entry));
+        let head = self.head_of(
+            around(one.time(), Unit::Day).0.date(),
+            (&one.tenant, &one.description()),
+            (entry, one.through),
+        );
+        let (tenant, currency) = (account("T", &one.tenant), &one.currency);
+        let (amount, income) = (one.amount, negative(one.amount));
+        let text = format!(
+            "\n{head}  Assets:Receivable:{tenant}  {amount} {currency}\n  \
+             Income:Rounding  {income} {currency}\n"
+        );
+        out.extend_from_slice(text.as_bytes());
     }
 
     pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
@@ -130,26 +155,17 @@ impl Books {
             sum.runs,
             if sum.runs == 1 { "run" } else { "runs" }
         );
-        let day = key.day;
-        let head = match self.style {
-            Style::Beancount => format!(
-                "{day} * \"{}\" \"{}: {words}\"\n  entry_first: {first}\n  entry_last: {last}\n  \
-                 through: {through}\n",
-                quoted(&key.tenant),
-                quoted(&key.project),
-            ),
-            Style::Hledger => format!(
-                "{day} * {} | {}: {words}  ; entry_first:{first}, entry_last:{last}, \
-                 through:{through}\n",
-                bare(&key.tenant),
-                bare(&key.project),
-            ),
-        };
+        let words = format!("{}: {words}", key.project);
+        let head = self.head_of(
+            key.day,
+            (&key.tenant, &words),
+            (Some((first, last)), through),
+        );
         let mut total = Money::ZERO;
         let mut postings = String::new();
         for (meter, earned) in &sum.earned {
             total = total.checked_add(*earned).unwrap_or(total);
-            let minus = Money(earned.0.saturating_neg());
+            let minus = negative(*earned);
             postings.push_str(&format!(
                 "  Income:Usage:{}  {minus} {}\n",
                 name(*meter),
@@ -157,8 +173,61 @@ impl Books {
             ));
         }
         let currency = &key.currency;
-        format!("\n{head}  Assets:Receivable:{tenant}:{project}  {total} {currency}\n{postings}")
+        let total = less(total, &sum.drawn);
+        let credit = credit(&key.tenant, &sum.drawn, currency);
+        format!(
+            "\n{head}  Assets:Receivable:{tenant}:{project}  {total} {currency}\n{credit}{postings}"
+        )
     }
+
+    /// The first lines of a transaction: when, with whom, what for, and of which entries it is.
+    fn head_of(
+        &self,
+        day: Date,
+        (tenant, words): (&str, &str),
+        (entries, through): (Option<(u64, u64)>, u64),
+    ) -> String {
+        match self.style {
+            Style::Beancount => {
+                let of = entries
+                    .map(|(first, last)| format!("  entry_first: {first}\n  entry_last: {last}\n"));
+                format!(
+                    "{day} * \"{}\" \"{}\"\n{}  through: {through}\n",
+                    quoted(tenant),
+                    quoted(words),
+                    of.unwrap_or_default(),
+                )
+            }
+            Style::Hledger => {
+                let of = entries
+                    .map(|(first, last)| format!("entry_first:{first}, entry_last:{last}, "));
+                format!(
+                    "{day} * {} | {}  ; {}through:{through}\n",
+                    bare(tenant),
+                    bare(words),
+                    of.unwrap_or_default(),
+                )
+            }
+        }
+    }
+}
+
+/// Postings for what grants have paid: what is owed to the tenant for them becomes less.
+fn credit(tenant: &str, drawn: &BTreeMap<u64, Money>, currency: &str) -> String {
+    let tenant = account("T", tenant);
+    let posting = |(grant, amount): (&u64, &Money)| {
+        format!("  Liabilities:Credit:{tenant}:G-{grant}  {amount} {currency}\n")
+    };
+    drawn.iter().map(posting).collect()
+}
+
+fn less(amount: Money, drawn: &BTreeMap<u64, Money>) -> Money {
+    let left = drawn.values();
+    left.fold(amount, |left, drawn| Money(left.0.saturating_sub(drawn.0)))
+}
+
+fn negative(amount: Money) -> Money {
+    Money(amount.0.saturating_neg())
 }
 
 /// One part of an account's name.

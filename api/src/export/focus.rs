@@ -2,16 +2,20 @@
 //!
 //! A row is what one resource used in one hour at one price. Billed and effective cost are the sums
 //! of the charges, which are rounded line by line to 10^-12; list and contracted cost are unit
-//! price times quantity, which the specification wants exactly, digit by digit.
+//! price times quantity, which the specification wants exactly, digit by digit. What credit has
+//! paid in an hour, each adjustment and the rounding of a month are rows of their own.
+
+mod single;
 
 use std::collections::BTreeMap;
 
 use jiff::Unit;
 use jiff::civil::DateTime;
-use ledger::{Adjusted, ChargeLine, Entry, Meter, Money, Settled};
+use ledger::{ChargeLine, Entry, Meter, Money, Settled};
 
+use self::single::Drawn;
 use super::rows::{Cell, Columns, Rows};
-use super::{ExportError, Issuer, Packages, Piles, around, exact};
+use super::{ExportError, Issuer, Packages, Piles, SUMS_MAX, around, exact};
 
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -105,6 +109,8 @@ pub(super) struct Focus {
     issuer: Issuer,
     rows: Rows,
     piles: Piles<Key, Sum>,
+    /// What credit has paid, and of which entries.
+    drawn: Drawn,
 }
 
 impl Focus {
@@ -113,6 +119,7 @@ impl Focus {
             issuer,
             rows,
             piles: Piles::new(),
+            drawn: Drawn::new(),
         }
     }
 
@@ -137,47 +144,11 @@ impl Focus {
             let first = sum.entries.map_or(entry.seq, |(first, _)| first);
             sum.entries = Some((first, entry.seq));
         }
-        if self.piles.added(entry.seq) {
+        self.credit(entry.seq, settled);
+        if self.piles.added(entry.seq) || self.drawn.len() >= SUMS_MAX {
             self.flush(out)?;
         }
         Ok(())
-    }
-
-    /// A row of its own; those before it are written first.
-    pub(super) fn adjustment(
-        &mut self,
-        entry: &Entry,
-        adjusted: &Adjusted,
-        out: &mut Vec<u8>,
-    ) -> Result<(), ExportError> {
-        self.flush(out)?;
-        let hold = adjusted.what.reversed().map(|settled| &*settled.hold);
-        let hour = entry.at - entry.at.rem_euclid(HOUR_US);
-        let tags = hold.map(|hold| hold.tags.iter().cloned().collect());
-        let tags = tags.unwrap_or_default();
-        let project = hold.map(|hold| hold.project.as_str());
-        let mut cells = self.whose((&adjusted.tenant, project), hour, &tags);
-        cells.extend(when(hour));
-        let (_, description) = super::said(adjusted);
-        if adjusted.corrects.is_some() {
-            cells.push(("ChargeClass", "Correction".to_owned()));
-        }
-        let amount = adjusted.amount.to_string();
-        let costs = ["BilledCost", "EffectiveCost", "ListCost", "ContractedCost"];
-        cells.extend(costs.map(|name| (name, amount.clone())));
-        let seq = entry.seq.to_string();
-        cells.extend([
-            ("ChargeCategory", "Adjustment".to_owned()),
-            ("ChargeDescription", description.to_owned()),
-            ("ChargeFrequency", "One-Time".to_owned()),
-            ("BillingCurrency", adjusted.currency.clone()),
-            ("PricingCurrency", adjusted.currency.clone()),
-            ("PricingCurrencyEffectiveCost", amount),
-            ("x_EntryFirst", seq.clone()),
-            ("x_EntryLast", seq.clone()),
-            ("x_Through", seq),
-        ]);
-        self.row(&cells, out)
     }
 
     /// Writes what is still held, and the end.
@@ -192,6 +163,7 @@ impl Focus {
             let cells = self.cells(&key, &sum, through);
             self.row(&cells, out)?;
         }
+        self.flush_credit(through, out)?;
         Ok(())
     }
 

@@ -1,10 +1,12 @@
-//! `csv`, `jsonl` and `parquet`: a row for each line of each charge, and for each adjustment.
+//! `csv`, `jsonl` and `parquet`: a row for each line of each charge, for each adjustment, for what
+//! each grant has paid of either, and for the rounding of each month.
 
 use std::collections::BTreeMap;
 
-use ledger::{Adjusted, Entry, Hold, Settled};
+use ledger::{Adjusted, Entry, Funding, Hold, Money, Settled};
 use serde::Serialize;
 
+use super::rounding::Rounding;
 use super::rows::{Cell, Columns, Rows};
 use super::{ExportError, Packages};
 use crate::clock::rfc3339;
@@ -41,25 +43,26 @@ pub(super) const COLUMNS: Columns = &[
     ("currency", Cell::Text),
     ("reverses", Cell::Whole),
     ("description", Cell::Text),
+    ("grant", Cell::Whole),
 ];
 
-/// A row of `jsonl`; numbers that can grow are decimal strings. What an adjustment does not have is
-/// null.
-#[derive(Serialize)]
+/// A row of `jsonl`; numbers that can grow are decimal strings. What it does not have is null.
+#[derive(Default, Serialize)]
 struct Row<'a> {
-    entry: u64,
-    /// `usage`, `adjustment` or `correction`.
+    /// Null for what no entry says yet: the rounding of a month that is open.
+    entry: Option<u64>,
+    /// `usage`, `adjustment`, `correction`, `credit`, `refund` or `rounding`.
     kind: &'a str,
     /// The instant whose windows and prices count.
     time: &'a str,
-    recorded_at: &'a str,
+    recorded_at: Option<&'a str>,
     execution: Option<&'a str>,
     tenant: &'a str,
     project: Option<&'a str>,
     function: Option<&'a str>,
     key: Option<&'a str>,
     image: Option<&'a str>,
-    tags: &'a BTreeMap<&'a str, &'a str>,
+    tags: BTreeMap<&'a str, &'a str>,
     meter: Option<&'a str>,
     tier: Option<u8>,
     quantity: Option<String>,
@@ -70,6 +73,8 @@ struct Row<'a> {
     currency: &'a str,
     reverses: Option<u64>,
     description: Option<&'a str>,
+    /// The grant that has paid, or to which it was given back.
+    grant: Option<u64>,
 }
 
 impl Lines {
@@ -89,20 +94,19 @@ impl Lines {
         let hold = &settled.hold;
         let (time, recorded_at) = (rfc3339(hold.opened_at), rfc3339(entry.at));
         let execution = ids::text(Kind::Execution, &hold.execution.0);
-        let tags = tags(hold);
+        let currency = &settled.charge.currency;
+        let base = || Row {
+            entry: Some(entry.seq),
+            time: &time,
+            recorded_at: Some(&recorded_at),
+            execution: Some(&execution),
+            tenant: &hold.tenant,
+            currency,
+            ..Row::of(hold)
+        };
         for line in &settled.charge.lines {
             let row = Row {
-                entry: entry.seq,
                 kind: "usage",
-                time: &time,
-                recorded_at: &recorded_at,
-                execution: Some(&execution),
-                tenant: &hold.tenant,
-                project: Some(&hold.project),
-                function: hold.function.as_deref(),
-                key: Some(&hold.key),
-                image: Some(&hold.image),
-                tags: &tags,
                 meter: Some(line.meter.name()),
                 tier: Some(line.tier),
                 quantity: Some(line.quantity.to_string()),
@@ -115,13 +119,11 @@ impl Lines {
                 unit_size: Some(line.unit_size.to_string()),
                 rate: Some(shape::plain(&line.rate.to_string()).to_owned()),
                 amount: line.amount.to_string(),
-                currency: &settled.charge.currency,
-                reverses: None,
-                description: None,
+                ..base()
             };
             self.row(&row, out)?;
         }
-        Ok(())
+        self.credit(&settled.funded, base, out)
     }
 
     pub(super) fn adjustment(
@@ -134,28 +136,70 @@ impl Lines {
         let at = rfc3339(entry.at);
         let execution = hold.map(|hold| ids::text(Kind::Execution, &hold.execution.0));
         let (kind, description) = super::said(adjusted);
-        let row = Row {
-            entry: entry.seq,
-            kind,
+        let base = || Row {
+            entry: Some(entry.seq),
             time: &at,
-            recorded_at: &at,
+            recorded_at: Some(&at),
             execution: execution.as_deref(),
             tenant: &adjusted.tenant,
-            project: hold.map(|hold| hold.project.as_str()),
-            function: hold.and_then(|hold| hold.function.as_deref()),
-            key: hold.map(|hold| hold.key.as_str()),
-            image: hold.map(|hold| hold.image.as_str()),
-            tags: &hold.map(tags).unwrap_or_default(),
-            meter: None,
-            tier: None,
-            quantity: None,
-            unit: None,
-            unit_size: None,
-            rate: None,
-            amount: adjusted.amount.to_string(),
             currency: &adjusted.currency,
             reverses: adjusted.what.reverses(),
+            ..hold.map(Row::of).unwrap_or_default()
+        };
+        let row = Row {
+            kind,
+            amount: adjusted.amount.to_string(),
             description: Some(description),
+            ..base()
+        };
+        self.row(&row, out)?;
+        if adjusted.refunded != Money::ZERO {
+            let row = Row {
+                kind: "refund",
+                amount: adjusted.refunded.to_string(),
+                grant: Some(entry.seq),
+                ..base()
+            };
+            self.row(&row, out)?;
+        }
+        self.credit(&adjusted.funded, base, out)
+    }
+
+    /// What grants have paid.
+    fn credit<'a>(
+        &mut self,
+        funded: &[Funding],
+        base: impl Fn() -> Row<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ExportError> {
+        for Funding { grant, amount } in funded {
+            let row = Row {
+                kind: "credit",
+                amount: Money(amount.0.saturating_neg()).to_string(),
+                grant: Some(*grant),
+                ..base()
+            };
+            self.row(&row, out)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn rounding(
+        &mut self,
+        one: &Rounding,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ExportError> {
+        let (time, closed) = (rfc3339(one.time()), one.closed.map(|(_, at)| rfc3339(at)));
+        let row = Row {
+            entry: one.closed.map(|(entry, _)| entry),
+            kind: "rounding",
+            time: &time,
+            recorded_at: closed.as_deref(),
+            tenant: &one.tenant,
+            amount: one.amount.to_string(),
+            currency: &one.currency,
+            description: Some(&one.description()),
+            ..Row::default()
         };
         self.row(&row, out)
     }
@@ -185,7 +229,19 @@ fn tags(hold: &Hold) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    /// What every row of a hold says.
+    fn of(hold: &'a Hold) -> Row<'a> {
+        Row {
+            project: Some(&hold.project),
+            function: hold.function.as_deref(),
+            key: Some(&hold.key),
+            image: Some(&hold.image),
+            tags: tags(hold),
+            ..Row::default()
+        }
+    }
+
     fn json(&self, out: &mut Vec<u8>) {
         // Nothing in it can fail: names are strings, and memory takes all that is written.
         drop(serde_json::to_writer(&mut *out, self));
@@ -193,15 +249,15 @@ impl Row<'_> {
     }
 
     fn cells(&self, rows: &mut Rows, out: &mut Vec<u8>) -> Result<(), ExportError> {
-        let tags = serde_json::to_string(self.tags).unwrap_or_default();
-        let entry = self.entry.to_string();
+        let tags = serde_json::to_string(&self.tags).unwrap_or_default();
         let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let (entry, grant) = (number(self.entry), number(self.grant));
         let (tier, reverses) = (number(self.tier.map(u64::from)), number(self.reverses));
         let cells = [
-            &entry,
+            entry.as_deref().unwrap_or_default(),
             self.kind,
             self.time,
-            self.recorded_at,
+            self.recorded_at.unwrap_or_default(),
             self.execution.unwrap_or_default(),
             self.tenant,
             self.project.unwrap_or_default(),
@@ -219,6 +275,7 @@ impl Row<'_> {
             self.currency,
             reverses.as_deref().unwrap_or_default(),
             self.description.unwrap_or_default(),
+            grant.as_deref().unwrap_or_default(),
         ];
         rows.row(cells, out)
     }

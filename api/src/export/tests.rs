@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ledger::{
-    Ceiling, Charge, ChargeLine, Hold, Id, Money, Party, Period, Price, Quantities, Settled,
+    Ceiling, Charge, ChargeLine, Funding, Hold, Id, Money, Only, Party, Period, Price, Quantities,
+    Settled,
 };
 
 use super::*;
@@ -87,17 +88,36 @@ fn written(format: Format, entries: &[Entry]) -> String {
     String::from_utf8(bytes(format, entries)).unwrap()
 }
 
-pub(super) fn bytes(format: Format, entries: &[Entry]) -> Vec<u8> {
+/// What is of one project: months are not rounded.
+fn of_a_project() -> ChargeQuery {
+    ChargeQuery {
+        only: Only {
+            project: Some("web_1".to_owned()),
+            ..Only::default()
+        },
+        ..ChargeQuery::default()
+    }
+}
+
+fn begun(format: Format, query: &ChargeQuery) -> Export {
     let issuer = Issuer {
         provider: "Op".to_owned(),
         region: "local".to_owned(),
     };
-    let mut export = Export::new(format, issuer).unwrap();
+    Export::new(format, issuer, query).unwrap()
+}
+
+fn ended(mut export: Export, entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     export.head(&mut out);
     export.entries(entries, &mut out).unwrap();
-    export.end(&mut out).unwrap();
+    let through = entries.last().map_or(0, |entry| entry.seq);
+    export.end(through, &mut out).unwrap();
     out
+}
+
+pub(super) fn bytes(format: Format, entries: &[Entry]) -> Vec<u8> {
+    ended(begun(format, &of_a_project()), entries)
 }
 
 #[test]
@@ -111,7 +131,7 @@ fn csv_and_jsonl_have_a_row_for_each_line() {
         format!(
             "7,usage,2026-11-30T23:59:59.500000Z,2026-12-01T00:00:01.500000Z,{execution},acme,web_1,,jti,\
              python@sha256:ab,\"{{\"\"cost_center\"\":\"\"=4,\\\"\"2\"\"}}\",cpu_us,0,1234567,us,\
-             1000000,0.000014,0.000017283938,USD,,"
+             1000000,0.000014,0.000017283938,USD,,,"
         )
     );
     let jsonl = written(Format::Jsonl, &[entry(7, AT)]);
@@ -125,7 +145,7 @@ fn csv_and_jsonl_have_a_row_for_each_line() {
              \"meter\":\"memory_byte_ms\",\"tier\":0,\"quantity\":\"536870912000\",\"unit\":\"byte_ms\",\
              \"unit_size\":\"1073741824000\",\"rate\":\"0.0000045\",\
              \"amount\":\"0.000002250000\",\"currency\":\"USD\",\"reverses\":null,\
-             \"description\":null}}"
+             \"description\":null,\"grant\":null}}"
         )
     );
 }
@@ -214,10 +234,10 @@ fn adjustments_are_rows_of_their_own_in_their_own_instant() {
     assert_eq!(
         rows[0],
         "9,adjustment,2026-12-01T00:59:59.500000Z,2026-12-01T00:59:59.500000Z,,acme,,,,,{},,,,,,,\
-         -0.500000000000,USD,,\"'=goodwill; \"\"a|b\"\"\""
+         -0.500000000000,USD,,\"'=goodwill; \"\"a|b\"\"\","
     );
     assert!(rows[1].starts_with("8,correction,2026-12-01T00:59:59.500000Z,"));
-    assert!(rows[1].ends_with(",,,,,,,-0.000019733938,USD,7,our fault"));
+    assert!(rows[1].ends_with(",,,,,,,-0.000019733938,USD,7,our fault,"));
     assert!(rows[1].contains(",exe_02020202020202020202020202020202,acme,web_1,,jti,python@"));
     let focus = written(Format::Focus, &entries);
     let rows: Vec<&str> = focus.lines().collect();
@@ -326,15 +346,11 @@ fn rows_of_mixed(format: Format) -> Vec<String> {
         effective_from: 0,
         prices: vec![Price::plain(Meter::CpuUs, Model::Package { size, amount })],
     };
-    let issuer = Issuer {
-        provider: "Op".to_owned(),
-        region: "local".to_owned(),
-    };
-    let mut export = Export::new(format, issuer).unwrap();
+    let mut export = begun(format, &of_a_project());
     export.card(3, &card);
     let mut out = Vec::new();
     export.entries([&mixed()], &mut out).unwrap();
-    export.end(&mut out).unwrap();
+    export.end(7, &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     text.lines().map(str::to_owned).collect()
 }
@@ -361,5 +377,79 @@ fn tiers_and_packages_are_rows_of_their_own_and_use_is_counted_once() {
         ),
     ] {
         assert!(csv[row].contains(part), "{part} in {}", csv[row]);
+    }
+}
+
+#[test]
+fn credit_and_the_rounding_of_a_month_are_rows_of_their_own() {
+    let mut entries = [entry(7, AT), adjustment(9, true), adjustment(10, false)];
+    let paid = |amount| Funding {
+        grant: 2,
+        amount: Money(amount),
+    };
+    if let Body::Settled(settled) = &mut entries[0].body {
+        settled.funded = vec![paid(9_733_938)];
+    }
+    if let Body::Adjusted(adjusted) = &mut entries[1].body {
+        adjusted.refunded = Money(9_733_938);
+    }
+    let all = |format| {
+        let mut export = begun(format, &ChargeQuery::default());
+        // November was closed by entry 8, December is open.
+        export.closed(8, AT + 1_000_000, Period::parse("2026-11").unwrap());
+        String::from_utf8(ended(export, &entries)).unwrap()
+    };
+    let csv = all(Format::Csv);
+    let rows: Vec<&str> = csv.lines().collect();
+    assert_eq!(rows.len(), 10);
+    for (row, part) in [
+        (4, "7,credit,2026-11-30T23:59:59.500000Z,"),
+        (4, ",,,,,,,-0.000009733938,USD,,,2"),
+        (
+            5,
+            "8,rounding,2026-11-30T23:59:59.999999Z,2026-12-01T00:00:00.500000Z,,acme,,,,,{},",
+        ),
+        (
+            5,
+            ",-0.000010000000,USD,,rounding of 2026-11 to whole minor units,",
+        ),
+        (6, "9,correction,"),
+        (7, "9,refund,"),
+        (7, ",0.000009733938,USD,7,,9"),
+        (9, ",rounding,2026-12-31T23:59:59.999999Z,,,acme,,,,,{},"),
+        (
+            9,
+            ",0.000010000000,USD,,\"rounding of 2026-12, which is open, as it now stands\",",
+        ),
+    ] {
+        assert!(rows[row].contains(part), "{part} in {}", rows[row]);
+    }
+    let focus = all(Format::Focus);
+    let rows: Vec<&str> = focus.lines().collect();
+    for (row, part) in [
+        (
+            4,
+            ",Credit,,Credit of grant 2,One-Time,2026-11-30T23:00:00Z,",
+        ),
+        (4, ",-0.000009733938,-0.000009733938,"),
+        (5, ",Adjustment,,rounding of 2026-11 to whole minor units,"),
+        (5, ",acme/2026-11,Op,"),
+        (7, ",Credit,Correction,Credit given back as grant 9,"),
+        (9, ",acme/2026-12,Op,"),
+    ] {
+        assert!(rows[row].contains(part), "{part} in {}", rows[row]);
+    }
+    assert!(rows[5].ends_with(",8,8,8") && rows[9].ends_with(",,,10"));
+    let books = all(Format::Beancount);
+    for part in [
+        "  Assets:Receivable:T-acme:P-web-5F1  0.000010000000 USD\n  \
+         Liabilities:Credit:T-acme:G-2  0.000009733938 USD\n",
+        "2026-11-30 * \"acme\" \"rounding of 2026-11 to whole minor units\"\n  entry_first: 8\n",
+        "  Assets:Receivable:T-acme  -0.000010000000 USD\n  Income:Rounding  0.000010000000 USD\n",
+        "  Assets:Receivable:T-acme:P-web-5F1  -0.000010000000 USD\n  \
+         Liabilities:Credit:T-acme:G-9  -0.000009733938 USD\n  \
+         Income:Adjustments  0.000019733938 USD\n",
+    ] {
+        assert!(books.contains(part), "{part} in {books}");
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
-use ledger::{ChargeQuery, Charges, QueryError};
+use ledger::{ChargeQuery, Charges, Closed, Ledger, PeriodState, Phase, QueryError};
 use tokio::sync::mpsc;
 
 use super::usage::only;
@@ -55,21 +55,36 @@ pub(crate) async fn export(call: Call) -> Answer {
         provider: names.provider.clone(),
         region: names.region.clone(),
     };
-    let mut export = Export::new(format, issuer).map_err(|error| ApiError::NotBuilt {
+    let not_built = |error: ExportError| ApiError::NotBuilt {
         detail: error.to_string(),
-    })?;
+    };
+    let mut export = Export::new(format, issuer, &query).map_err(not_built)?;
     let pass = call.app.reports.enter(call.caller()?)?;
     let app = Arc::clone(&call.app);
     let ledger = app.ledger.clone();
-    let (charges, cards) = app
-        .blocking(move || (ledger.charges(query), ledger.rate_cards()))
-        .await?;
+    let rounds = export.rounds();
+    let read = move || {
+        let charges = ledger.charges(query.clone());
+        let periods = ledger.periods();
+        let earlier = rounds.then(|| earlier(&ledger, query, &periods)).flatten();
+        (charges, earlier, periods, ledger.rate_cards())
+    };
+    let (charges, earlier, periods, cards) = app.blocking(read).await?;
     for (entry, card) in &cards {
         export.card(*entry, card);
     }
+    for state in &periods {
+        if let Phase::Closed(Closed { entry, at }) = state.phase {
+            export.closed(entry, at, state.period);
+        }
+    }
     let as_of = charges.as_of().seq.to_string();
     let (sender, receiver) = mpsc::channel(1);
-    let writing = Writing { charges, export };
+    let writing = Writing {
+        earlier,
+        charges,
+        export,
+    };
     drop(call.app.walk.spawn(pump(app, writing, sender, pass)));
     let (kind, file) = format.file();
     Ok(HttpResponse::Ok()
@@ -101,8 +116,37 @@ fn read(call: &Call) -> Result<ChargeQuery, ApiError> {
     })
 }
 
+/// What counts in the months that an export goes on in: what it is to round them by. Those that
+/// were closed before are as they are.
+fn earlier(ledger: &Ledger, query: ChargeQuery, periods: &[PeriodState]) -> Option<Charges> {
+    let open = |state: &&PeriodState| match state.phase {
+        Phase::Closed(closed) => closed.entry > query.after,
+        Phase::Open | Phase::Grace => true,
+    };
+    let first = periods
+        .iter()
+        .filter(open)
+        .map(|state| state.period)
+        .min()?;
+    let start = first.start();
+    (query.after > 0).then(|| {
+        ledger.charges(ChargeQuery {
+            after: 0,
+            until: Some(
+                query
+                    .until
+                    .map_or(query.after, |until| until.min(query.after)),
+            ),
+            from: Some(query.from.map_or(start, |from| from.max(start))),
+            ..query
+        })
+    })
+}
+
 /// An export and where it reads.
 struct Writing {
+    /// What is only counted.
+    earlier: Option<Charges>,
     charges: Charges,
     export: Export,
 }
@@ -124,6 +168,16 @@ enum Broken {
 
 impl Writing {
     fn piece(&mut self, mut out: Vec<u8>) -> Result<Piece, Broken> {
+        if let Some(earlier) = &mut self.earlier {
+            match earlier.page(PIECE)? {
+                Some(entries) => {
+                    let entries = entries.iter().map(Arc::as_ref);
+                    self.export.entries(entries, &mut out)?;
+                }
+                None => self.earlier = None,
+            }
+            return Ok(Piece::More(out));
+        }
         match self.charges.page(PIECE)? {
             Some(entries) => {
                 let entries = entries.iter().map(Arc::as_ref);
@@ -131,7 +185,7 @@ impl Writing {
                 Ok(Piece::More(out))
             }
             None => {
-                self.export.end(&mut out)?;
+                self.export.end(self.charges.as_of().seq, &mut out)?;
                 Ok(Piece::Last(out))
             }
         }

@@ -31,7 +31,7 @@ pub(super) fn export(args: &ExportArgs, dir: &Path, output: &mut Output) -> Resu
         region: names.region,
     };
     let query = query(args);
-    let mut export = Export::new(args.format, issuer).map_err(|error| refused(&error))?;
+    let mut export = Export::new(args.format, issuer, &query).map_err(|error| refused(&error))?;
     let mut sink = match &args.output {
         Some(path) => open(path)?,
         None => Sink::Output(output),
@@ -39,11 +39,14 @@ pub(super) fn export(args: &ExportArgs, dir: &Path, output: &mut Output) -> Resu
     let mut out = Vec::with_capacity(PIECE);
     export.head(&mut out);
     let (mut charges, mut fault) = (0_u64, None);
+    // Of what came before, months are rounded; acts tell what prices count, and what is closed.
+    let known = ChargeQuery {
+        after: 0,
+        ..query.clone()
+    };
     let through = ledger::read_entries(dir, &mut |entry: &Entry| {
-        let passes = query.passes(entry);
-        charges += u64::from(passes);
-        // Acts tell what the prices count.
-        if passes || entry.kind() == EntryKind::Acted {
+        charges += u64::from(query.passes(entry));
+        if known.passes(entry) || entry.kind() == EntryKind::Acted {
             let written = export.entries([entry], &mut out);
             fault = written.err().map(|error| refused(&error));
         }
@@ -66,7 +69,9 @@ pub(super) fn export(args: &ExportArgs, dir: &Path, output: &mut Output) -> Resu
             .caused_by(&error)
             .cure("give the ledger's directory (DIR/ledger) of a stopped server, or a copy")
     })?;
-    export.end(&mut out).map_err(|error| refused(&error))?;
+    export
+        .end(through, &mut out)
+        .map_err(|error| refused(&error))?;
     sink.write(&mut out)?;
     sink.end(args.output.as_deref())?;
     tell(args, output, charges, through)
