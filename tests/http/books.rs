@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::periods::{approve, operator, propose};
 use crate::server::TestServer;
 
 fn items(client: &Client, query: &str) -> Vec<Value> {
@@ -72,6 +73,114 @@ fn acts_are_listed_by_actor_action_subject_and_tenant() {
     assert_eq!(&items(&admin, &format!("from={at}"))[0], last);
     assert_eq!(items(&admin, &format!("to={at}")).len(), all.len() - 1);
     assert_eq!(admin.get("/v1/audit?tenant=nobody").status, 404);
+}
+
+/// The last act of an action.
+fn last(server: &TestServer, action: &str) -> Value {
+    let acts = items(&server.admin(), &format!("action={action}"));
+    let last = acts.last();
+    last.unwrap_or_else(|| panic!("no {action}")).clone()
+}
+
+/// Each act says what it has done, not only that it was.
+#[test]
+fn acts_tell_what_was_done() {
+    let server = TestServer::start();
+    server.tenant("acme");
+    let admin = server.admin();
+    let grant = json!({"tenant": "acme", "name": "trial", "amount": "5", "currency": "USD",
+                       "expires_at": "2999-01-01T00:00:00Z", "reason": "asked"});
+    let grant = admin.post("/v1/grants", &grant).expect(201)["entry"].clone();
+    let path = format!("/v1/tenants/acme/grants/{grant}");
+    assert_eq!(admin.delete(&path).status, 204);
+    let quotas = json!([{"meter": "executions", "window": "day", "limit": "10"}]);
+    server.quota("acme", &quotas);
+    let budgets = json!([{"name": "b", "meter": "cost", "window": "month", "amount": "5",
+                          "thresholds": [50]}]);
+    for (of, body) in [
+        ("terms", json!({"prepaid": true})),
+        ("limits", json!({"concurrency": 3})),
+        ("budgets", budgets),
+    ] {
+        let path = format!("/v1/tenants/acme/{of}");
+        admin.put(&path, &body).expect(200);
+    }
+    let token = json!({"name": "ci", "role": "runner", "expires_in_s": 60});
+    let token = server.mint("acme", &token).expect(201);
+    let path = format!("/v1/tokens/{}", token["jti"].as_str().unwrap());
+    assert!(admin.delete(&path).status < 300);
+    let end = json!("2999-01-01T00:00:00.000000Z");
+    for (action, member, value) in [
+        ("grant.add", "name", json!("trial")),
+        ("grant.add", "amount", json!("5")),
+        ("grant.add", "currency", json!("USD")),
+        ("grant.add", "expires_at", end),
+        ("grant.void", "grant", grant),
+        ("terms.set", "prepaid", json!(true)),
+        ("terms.set", "rate_card", Value::Null),
+        ("limits.set", "concurrency", json!(3)),
+        ("token.create", "jti", token["jti"].clone()),
+        ("token.create", "name", json!("ci")),
+        ("token.create", "scopes", token["scopes"].clone()),
+        ("token.revoke", "jti", token["jti"].clone()),
+        ("rate.set", "currency", json!("USD")),
+        ("tenant.create", "suspended", json!(false)),
+    ] {
+        let act = last(&server, action);
+        assert_eq!(act["detail"][member], value, "{action}: {act}");
+    }
+    let of = |action: &str, list: &str| last(&server, action)["detail"][list][0].clone();
+    assert_eq!(of("quotas.set", "quotas")["limit"], "10");
+    assert_eq!(of("budgets.set", "budgets")["name"], "b");
+}
+
+#[test]
+fn approvals_and_rejections_are_acts() {
+    let server = TestServer::start();
+    let acme = server.tenant("acme");
+    run(&acme, 5);
+    let settled = acme.get("/v1/entries?kind=settlement").expect(200);
+    let entry = settled["items"][0]["seq"].clone();
+    let finance = operator(&server, api::Role::Finance, "finance");
+    let reversal = json!({"tenant": "acme", "reverses": entry, "reason": "our fault"});
+    approve(&finance, &propose(&server, &reversal)).expect(200);
+    let line = json!({"tenant": "acme", "amount": "-1", "description": "x", "reason": "asked"});
+    let id = propose(&server, &line);
+    let path = format!("/v1/adjustments/{id}/reject");
+    finance.post(&path, &json!({"reason": "never"})).expect(200);
+
+    let approved = last(&server, "adjustment.approve");
+    assert_eq!(
+        (&approved["kind"], &approved["subject"]),
+        (&json!("adjustment"), &json!("adjustments/acme"))
+    );
+    assert_eq!(approved["adjustment"]["reverses"], entry);
+    assert_eq!(approved["actor"], approved["adjustment"]["approver"]["key"]);
+    let rejected = last(&server, "adjustment.reject");
+    assert_eq!(rejected["reason"], "never");
+    assert_eq!(rejected["detail"]["adjustment"], json!(id));
+    let proposed = last(&server, "adjustment.propose");
+    assert_eq!(
+        (
+            &proposed["detail"]["amount"],
+            &proposed["detail"]["description"]
+        ),
+        (&json!("-1"), &json!("x"))
+    );
+    // One after the other, in pages of one, and each once.
+    let (admin, mut seen, mut cursor) = (server.admin(), Vec::new(), 0);
+    while let Some(next) = admin
+        .get(&format!("/v1/audit?tenant=acme&limit=1&cursor={cursor}"))
+        .expect(200)["items"]
+        .get(0)
+        .and_then(|act| act["seq"].as_u64())
+    {
+        seen.push(next);
+        cursor = next;
+    }
+    let all = items(&admin, "tenant=acme");
+    let all: Vec<u64> = all.iter().map(|act| act["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seen, all);
 }
 
 #[test]

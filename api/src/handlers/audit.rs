@@ -1,11 +1,13 @@
 //! What operators look through: who did what, and whether the books agree with each other and with
 //! the kernel.
 
+pub(super) mod detail;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::{
-    AsOf, Body, Compared, Entry, EntryKind, EntryQuery, Ledger, Meter, Money, QueryError,
+    Adjusted, AsOf, Body, Compared, Entry, EntryKind, EntryQuery, Ledger, Meter, Money, QueryError,
     Reconciled,
 };
 use serde::Serialize;
@@ -114,19 +116,28 @@ struct Wanted {
 
 impl Wanted {
     fn passes(&self, entry: &Entry) -> bool {
-        let Body::Acted(acted) = &entry.body else {
-            return false;
+        let (actor, action, subject) = match &entry.body {
+            Body::Acted(acted) => (&acted.actor, acted.action.as_str(), &acted.subject),
+            Body::Adjusted(adjusted) => (&adjusted.approver.key, APPROVED, &approved(adjusted)),
+            Body::Settled(_) => return false,
         };
         let same = |wanted: &Option<String>, found: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == found)
         };
-        same(&self.actor, &acted.actor)
-            && same(&self.action, &acted.action)
-            && same(&self.subject, &acted.subject)
+        same(&self.actor, actor) && same(&self.action, action) && same(&self.subject, subject)
     }
 }
 
-/// Lists administrative acts by number, oldest first (for operators)
+/// The action by which an adjustment becomes an entry of its own.
+pub(super) const APPROVED: &str = "adjustment.approve";
+
+/// What was approved: the subject on which it was proposed.
+pub(super) fn approved(adjusted: &Adjusted) -> String {
+    format!("adjustments/{}", adjusted.tenant)
+}
+
+/// Lists administrative acts by number, oldest first, approved adjustments among them (for
+/// operators)
 #[utoipa::path(get, path = "/v1/audit", tag = "proof",
     params(("actor" = Option<String>, Query, description = "a key's jti, or server"),
         ("action" = Option<String>, Query), ("subject" = Option<String>, Query),
@@ -149,7 +160,7 @@ pub(crate) async fn acts(call: Call) -> Answer {
     let asked = EntryQuery {
         after: page.cursor.unwrap_or(0),
         tenant: tenant.map(|tenant| tenant.profile.name.clone()),
-        kind: Some(EntryKind::Acted),
+        kind: None,
         from,
         to,
         limit: CHUNK,
@@ -181,26 +192,44 @@ fn select(
     let mut found = Vec::new();
     let mut rounds = most.div_ceil(CHUNK);
     loop {
-        let page = ledger.entries(&asked)?;
-        for entry in page.entries {
+        let (as_of, entries, next) = piece(ledger, &asked)?;
+        for entry in entries {
             let seq = entry.seq;
             if wanted.passes(&entry) {
                 found.push(entry);
             }
             if found.len() == limit {
-                return Ok((
-                    page.as_of,
-                    found,
-                    Some(seq).filter(|seq| *seq < page.as_of.seq),
-                ));
+                return Ok((as_of, found, Some(seq).filter(|seq| *seq < as_of.seq)));
             }
         }
         rounds = rounds.saturating_sub(1);
-        match page.next {
+        match next {
             Some(next) if rounds > 0 => asked.after = next,
-            next => return Ok((page.as_of, found, next)),
+            next => return Ok((as_of, found, next)),
         }
     }
+}
+
+/// The next acts, those that are adjustments among them, and up to where all were looked at, unless
+/// that is the end.
+fn piece(
+    ledger: &Ledger,
+    asked: &EntryQuery,
+) -> Result<(AsOf, Vec<Entry>, Option<u64>), QueryError> {
+    let of = |kind| {
+        ledger.entries(&EntryQuery {
+            kind: Some(kind),
+            ..asked.clone()
+        })
+    };
+    let (acts, adjustments) = (of(EntryKind::Acted)?, of(EntryKind::Adjusted)?);
+    let next = acts.next.into_iter().chain(adjustments.next).min();
+    let through = next.unwrap_or(acts.as_of.seq);
+    let mut entries = acts.entries;
+    entries.extend(adjustments.entries);
+    entries.retain(|entry| entry.seq <= through);
+    entries.sort_unstable_by_key(|entry| entry.seq);
+    Ok((acts.as_of, entries, next))
 }
 
 /// Holds entries, usage, balances and the kernel's CPU counter against each other (for operators)

@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::adjustments::{PartyView, party};
+use super::audit::{self, detail::detail};
 use super::usage::{AsOfView, failed};
 use crate::call::{Answer, Call, List, ok};
 use crate::clock::rfc3339;
@@ -77,6 +78,10 @@ pub(crate) struct EntryView {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the act has done: an object whose members depend on the action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub detail: Option<serde_json::Value>,
     /// Of an act on quotas: the changes that it has left to come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_changes: Option<Vec<QuotaChangeView>>,
@@ -277,6 +282,7 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
         action: None,
         subject: None,
         reason: None,
+        detail: None,
         quota_changes: None,
         adjustment: None,
     };
@@ -302,10 +308,14 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
             view.action = Some(acted.action.clone());
             view.subject = Some(acted.subject.clone());
             view.reason.clone_from(&acted.reason);
+            view.detail = detail(acted);
             view.quota_changes = quota_changes(acted);
         }
         Body::Adjusted(adjusted) => {
             view.kind = "adjustment";
+            view.actor = Some(adjusted.approver.key.clone());
+            view.action = Some(audit::APPROVED.to_owned());
+            view.subject = Some(audit::approved(adjusted));
             view.funded = Some(adjusted.funded.iter().map(FundedView::from).collect());
             view.reason = Some(adjusted.reason.clone());
             view.adjustment = Some(AdjustedView::from(adjusted));
