@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use ledger::Idempotency;
+use ledger::{Act, Idempotency, Rejection};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::App;
 use crate::call::Call;
-use crate::error::ApiError;
+use crate::error::{ApiError, rejected};
 use crate::ids;
 use crate::record::Record;
 
@@ -108,6 +108,40 @@ pub(crate) fn earlier(app: &App, tenant: &str, execution: &[u8; 16]) -> Result<E
     }
     let record = crate::lookup::find(app, Some(tenant), execution)?;
     Ok(record.map_or(Earlier::Never, Earlier::Known))
+}
+
+/// What became of an act under a key.
+pub(crate) enum Once {
+    /// It was recorded as this entry.
+    Made(u64),
+    /// The same was recorded with this key before, as that entry.
+    Earlier(u64),
+}
+
+/// Records an act under a key, for good: the key is a subject of its own, on which there may be one
+/// act, and whose document tells the body.
+pub(crate) async fn act_once(call: &Call, wanted: Act, key: &Key) -> Result<Once, ApiError> {
+    let subject = format!("{}/{}", wanted.subject, key.name());
+    let wanted = Act {
+        subject: subject.clone(),
+        document: Some(key.fingerprint().to_vec()),
+        expect: Some(0),
+        ..wanted
+    };
+    let (ledger, now_us) = (&call.app.ledger, call.app.clock.wall_us());
+    match ledger.act(wanted)?.await? {
+        Ok(made) => Ok(Once::Made(made.entry)),
+        Err(Rejection::Conflict { seq, .. }) if seq > 0 => {
+            let document = ledger.document(&subject);
+            let same = document.is_some_and(|kept| *kept.bytes == *key.fingerprint());
+            if same {
+                Ok(Once::Earlier(seq))
+            } else {
+                Err(ApiError::IdempotencyMismatch)
+            }
+        }
+        Err(no) => Err(rejected(no, now_us)),
+    }
 }
 
 /// The characters of a structured-field string (RFC 8941), or of a bare key.

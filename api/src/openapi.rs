@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
-    files, forecast, operations, periods, proofs, quota_changes, quotas, rates, statements,
+    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates, statements,
     tenants, tokens, usage, webhooks,
 };
 
@@ -69,9 +69,9 @@ use crate::handlers::{
         estimate::estimate,
         rates::list,
         rates::create,
-        credit::list,
-        credit::create,
-        credit::void,
+        grants::list,
+        grants::create,
+        grants::void,
         credit::terms,
         credit::put_terms,
         proofs::checkpoint,

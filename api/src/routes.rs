@@ -23,7 +23,7 @@ use crate::csv;
 use crate::error::ApiError;
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
-    files, forecast, operations, periods, proofs, quota_changes, quotas, rates, statements,
+    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates, statements,
     tenants, tokens, usage, webhooks,
 };
 use crate::scope::Scope;
@@ -149,9 +149,9 @@ routes! {
     GET    "/v1/rates"                          RATES, Nothing => rates::list;
     POST   "/v1/rates"                          PRICE, Small => rates::create;
     POST   "/v1/rates/preview"                  PRICE, Small => statements::preview;
-    GET    "/v1/grants"                         BOOKS, Nothing => credit::list;
-    POST   "/v1/grants"                         ADJUST, Small => credit::create;
-    DELETE "/v1/tenants/{tenant}/grants/{entry}" ADJUST, Nothing => credit::void;
+    GET    "/v1/grants"                         BOOKS, Nothing => grants::list;
+    POST   "/v1/grants"                         ADJUST, Small => grants::create;
+    DELETE "/v1/tenants/{tenant}/grants/{entry}" ADJUST, Nothing => grants::void;
     GET    "/v1/tenants/{tenant}/terms"         BOOKS, Nothing => credit::terms;
     PUT    "/v1/tenants/{tenant}/terms"         PRICE, Small => credit::put_terms;
     GET    "/v1/statements"                     BOOKS, Nothing => statements::statement;

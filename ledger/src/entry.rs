@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adjust::{Adjustment, Party};
 use crate::clock::Micros;
-use crate::command::{Effect, Idempotency};
+use crate::command::{Effect, Grant, Idempotency};
 use crate::id::Id;
 use crate::money::Money;
 use crate::period::Period;
@@ -121,6 +121,22 @@ pub struct Adjusted {
     pub refunded: Money,
     /// The period of the reversed settlement, if that was closed already.
     pub corrects: Option<Period>,
+}
+
+impl Adjusted {
+    /// The credit that a reversal gives back. The grants that paid may be used up or have ended, so
+    /// it is a grant of its own, which is drawn first and does not end.
+    pub fn refund(&self) -> Option<Grant> {
+        let reversed = self.what.reverses().unwrap_or(self.proposal);
+        (self.refunded.0 > 0).then(|| Grant {
+            tenant: self.tenant.clone(),
+            name: format!("reversal of entry {reversed}"),
+            amount: self.refunded,
+            currency: self.currency.clone(),
+            priority: 0,
+            expires_at: None,
+        })
+    }
 }
 
 /// What an entry records.

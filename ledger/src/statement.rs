@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::adjust::Adjustment;
 use crate::charges::Charges;
+use crate::command::Effect;
+use crate::entries;
 use crate::entry::{Adjusted, Body, Entry, Funding};
 use crate::error::QueryError;
 use crate::money::Money;
@@ -68,7 +70,7 @@ pub struct StatementLine {
     pub reverses: Option<u64>,
     /// The closed period that is corrected.
     pub corrects: Option<Period>,
-    /// Why.
+    /// Why; of credit, the name of the grant.
     pub description: Option<String>,
 }
 
@@ -155,11 +157,35 @@ pub(crate) fn statement(
     }
     let mut sums = Sums::default();
     each(shared, tenant, &scope, |entry| sums.take(entry, &scope))?;
-    let made = Arc::new(sums.finish(tenant, &scope));
+    let mut made = sums.finish(tenant, &scope);
+    for line in made
+        .lines
+        .iter_mut()
+        .filter(|line| line.kind == LineKind::Credit)
+    {
+        line.description = grant_name(shared, line.entry)?;
+    }
+    let made = Arc::new(made);
     if closed {
         shared.statements.keep(Arc::clone(&made));
     }
     Ok(made)
+}
+
+/// What a grant is called: by its act, or by the reversal that gave it back.
+fn grant_name(shared: &Shared, entry: Option<u64>) -> Result<Option<String>, QueryError> {
+    let stored = entry
+        .map(|entry| entries::stored(shared, entry))
+        .transpose()?;
+    let grant = match stored.flatten().map(|(_, entry)| entry.body) {
+        Some(Body::Acted(acted)) => match acted.effect {
+            Some(Effect::Grant(grant)) => Some(grant),
+            _ => None,
+        },
+        Some(Body::Adjusted(adjusted)) => adjusted.refund(),
+        Some(Body::Settled(_)) | None => None,
+    };
+    Ok(grant.map(|grant| grant.name))
 }
 
 /// What counts in a period as it now stands.

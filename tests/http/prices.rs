@@ -201,3 +201,91 @@ fn an_estimate_is_what_a_hold_takes_and_says_what_stands_in_the_way() {
         .get("/v1/estimate?wall_ms=0&cpu_ms=x")
         .problem(400, "invalid_argument");
 }
+
+#[test]
+fn grants_stay_readable_with_what_became_of_them() {
+    let server = TestServer::start();
+    let acme = server.tenant("acme");
+    card_in_force(&server, per_execution("flat", "USD", "1"));
+    let terms = json!({"rate_card": "flat"});
+    let admin = server.admin();
+    admin.put("/v1/tenants/acme/terms", &terms).expect(200);
+    let give = |name: &str, amount: &str, priority: u8| {
+        let grant = json!({"tenant": "acme", "name": name, "amount": amount, "currency": "USD",
+                           "priority": priority});
+        admin.post("/v1/grants", &grant).expect(201)
+    };
+    let spent = give("spent", "0.5", 0);
+    let voided = give("voided", "2", 1);
+    let live = give("live", "3", 2);
+    run(&acme);
+    let path = format!("/v1/tenants/acme/grants/{}", voided["entry"]);
+    assert_eq!(admin.delete(&path).status, 204);
+    run(&acme);
+    let all = acme.get("/v1/grants?state=all").expect(200);
+    let brief = |grant: &Value| {
+        let part = |name: &str| grant[name].as_str().unwrap().to_owned();
+        let parts = ["name", "state", "amount", "used", "left"];
+        parts.map(part).join(" ")
+    };
+    let items = all["items"].as_array().unwrap();
+    let found: Vec<String> = items.iter().map(brief).collect();
+    let expected = [
+        "spent spent 0.5 0.5 0",
+        "voided voided 2 0.5 0",
+        "live live 3 1 2",
+    ];
+    assert_eq!(found, expected);
+    let gone = &items[1]["voided"];
+    assert_eq!(gone["left"], "1.5", "{gone}");
+    assert!(gone["by"].is_string() && gone["entry"].as_u64() > voided["entry"].as_u64());
+    for (state, entry) in [("spent", &spent), ("voided", &voided), ("live", &live)] {
+        let list = acme.get(&format!("/v1/grants?state={state}")).expect(200);
+        assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
+        assert_eq!(list["items"][0]["entry"], entry["entry"]);
+    }
+    let first = acme.get("/v1/grants?state=all&limit=2").expect(200);
+    let next = first["next_cursor"].as_str().unwrap();
+    let path = format!("/v1/grants?state=all&limit=2&cursor={next}");
+    let rest = acme.get(&path).expect(200);
+    assert_eq!(rest["items"], json!([items[2]]));
+    assert_eq!(rest["next_cursor"], Value::Null);
+    acme.get("/v1/grants?state=gone")
+        .problem(400, "invalid_argument");
+    let left = acme.get("/v1/grants").expect(200);
+    assert_eq!(left["items"], json!([items[2]]));
+    let statement = acme.get("/v1/statements").expect(200);
+    let lines = statement["items"].as_array().unwrap().iter();
+    let credit = lines.filter(|line| line["kind"] == "credit");
+    let names: Vec<&str> = credit
+        .map(|line| line["description"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["spent", "voided", "live"]);
+}
+
+#[test]
+fn a_grant_is_made_once_under_a_key() {
+    let server = TestServer::start();
+    let acme = server.tenant("acme");
+    let grant = json!({"tenant": "acme", "name": "trial", "amount": "5", "currency": "USD"});
+    let send = |body: &Value| {
+        server
+            .admin()
+            .request("POST", "/v1/grants")
+            .header("Idempotency-Key", "\"invoice-7\"")
+            .json(body)
+            .send()
+    };
+    let first = send(&grant).expect(201);
+    run(&acme);
+    let again = send(&grant);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let again = again.expect(200);
+    assert_eq!(again["entry"], first["entry"]);
+    assert_ne!(again["left"], first["left"], "as it now is");
+    let mut other = grant.clone();
+    other["amount"] = json!("6");
+    send(&other).problem(422, "idempotency_mismatch");
+    let list = acme.get("/v1/grants?state=all").expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
+}

@@ -1,7 +1,7 @@
 //! Adjustments: proposed by one person, approved or rejected by another.
 
 use actix_web::HttpResponse;
-use ledger::{Act, Adjustment, Body, Effect, Money, Party, Proposal, Proposed, Rejection};
+use ledger::{Act, Adjustment, Body, Effect, Money, Party, Proposal, Proposed};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -9,8 +9,8 @@ use super::statements::decimal;
 use super::usage::failed;
 use crate::call::{Answer, Call, List, ok};
 use crate::clock::rfc3339;
-use crate::error::{ApiError, Problem, Retry, rejected};
-use crate::idempotency::Key;
+use crate::error::{ApiError, Problem, Retry};
+use crate::idempotency::{Key, Once, act_once};
 use crate::json::Object;
 use crate::registry::{Tenant, act};
 
@@ -194,45 +194,25 @@ pub(crate) async fn propose(call: Call) -> Answer {
             &name,
         )
     };
-    if let Some(key) = key {
-        return propose_once(&call, wanted, &key).await;
-    }
-    let id = call.app.registry.record(wanted).await?;
+    let id = match key {
+        None => call.app.registry.record(wanted).await?,
+        Some(key) => match act_once(&call, wanted, &key).await? {
+            Once::Made(id) => id,
+            Once::Earlier(id) => return earlier(&call, id),
+        },
+    };
     let made = recorded(&call, id, false)?;
     Ok(HttpResponse::Created().json(view(&made)))
 }
 
-/// Proposes under a key: it is a subject of its own, on which there may be one act, and whose
-/// document tells the body.
-async fn propose_once(call: &Call, wanted: Act, key: &Key) -> Answer {
-    let subject = format!("{}/{}", wanted.subject, key.name());
-    let wanted = Act {
-        subject: subject.clone(),
-        document: Some(key.fingerprint().to_vec()),
-        expect: Some(0),
-        ..wanted
-    };
-    let (ledger, now_us) = (&call.app.ledger, call.app.clock.wall_us());
-    match ledger.act(wanted)?.await? {
-        Ok(made) => {
-            let made = recorded(call, made.entry, false)?;
-            Ok(HttpResponse::Created().json(view(&made)))
-        }
-        Err(Rejection::Conflict { seq, .. }) if seq > 0 => {
-            let document = ledger.document(&subject);
-            let same = document.is_some_and(|kept| *kept.bytes == *key.fingerprint());
-            if !same {
-                return Err(ApiError::IdempotencyMismatch);
-            }
-            let earlier = found(call, seq).ok().ok_or_else(|| ApiError::Conflict {
-                detail: format!("adjustment {seq} was proposed with this key, and is long decided"),
-            })?;
-            Ok(HttpResponse::Ok()
-                .insert_header(("Idempotent-Replayed", "true"))
-                .json(view(&earlier)))
-        }
-        Err(no) => Err(rejected(no, now_us)),
-    }
+/// What was proposed with the same key before, as it now is.
+fn earlier(call: &Call, id: u64) -> Answer {
+    let earlier = found(call, id).ok().ok_or_else(|| ApiError::Conflict {
+        detail: format!("adjustment {id} was proposed with this key, and is long decided"),
+    })?;
+    Ok(HttpResponse::Ok()
+        .insert_header(("Idempotent-Replayed", "true"))
+        .json(view(&earlier)))
 }
 
 fn read(body: &mut Object<'_>) -> Option<(String, Wanted, String)> {

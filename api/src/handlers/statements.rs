@@ -67,7 +67,7 @@ pub(crate) struct LineView {
     /// The closed month that is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrects: Option<String>,
-    /// Why.
+    /// Why; of credit, the grant's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// What it adds to the total; decimal, below zero for what is taken off.
@@ -179,7 +179,7 @@ fn which(call: &Call, mut query: Query) -> Result<(String, Period), ApiError> {
 }
 
 /// Reads much of the ledger, where that holds up nobody, and not too much at once.
-async fn reading<T: Send + 'static>(
+pub(super) async fn reading<T: Send + 'static>(
     call: &Call,
     read: impl FnOnce() -> Result<T, ledger::QueryError> + Send + 'static,
 ) -> Result<T, ApiError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Amounts, Open, State};
 use crate::adjust::{self, Party, Proposed, Verdict};
 use crate::clock::Micros;
-use crate::command::{Effect, Grant};
+use crate::command::Effect;
 use crate::entry::{Acted, Adjusted, Entry};
 use crate::period::{Closed, Period};
 use crate::quantity::Quantities;
@@ -91,8 +91,8 @@ impl State {
         let tenant = self.known(&adjusted.tenant)?;
         tenant.adjust(entry.at, &amounts(adjusted));
         tenant.credit.take(&adjusted.funded)?;
-        if adjusted.refunded.0 > 0 {
-            tenant.credit.add(entry.seq, &refund(adjusted));
+        if let Some(refund) = adjusted.refund() {
+            tenant.credit.add(entry.seq, &refund);
         }
         Ok(())
     }
@@ -103,19 +103,5 @@ pub(crate) fn amounts(adjusted: &Adjusted) -> Amounts {
     Amounts {
         quantities: Quantities::default(),
         cost: adjusted.amount.0,
-    }
-}
-
-/// The credit that a reversal gives back. The grants that paid may be used up or have ended, so it
-/// is a grant of its own, which is drawn first and does not end.
-fn refund(adjusted: &Adjusted) -> Grant {
-    let reversed = adjusted.what.reverses().unwrap_or(adjusted.proposal);
-    Grant {
-        tenant: adjusted.tenant.clone(),
-        name: format!("reversal of entry {reversed}"),
-        amount: adjusted.refunded,
-        currency: adjusted.currency.clone(),
-        priority: 0,
-        expires_at: None,
     }
 }
