@@ -22,5 +22,6 @@ pub(crate) mod rates;
 pub(crate) mod statements;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
+pub(crate) mod totals;
 pub(crate) mod usage;
 pub(crate) mod webhooks;

@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi};
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
     files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates, statements,
-    tenants, tokens, usage, webhooks,
+    tenants, tokens, totals, usage, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -82,6 +82,7 @@ use crate::handlers::{
         audit::acts,
         audit::reconciliation,
         statements::statement,
+        totals::totals,
         statements::preview,
         periods::list,
         periods::close,

@@ -24,7 +24,7 @@ use crate::error::ApiError;
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
     files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates, statements,
-    tenants, tokens, usage, webhooks,
+    tenants, tokens, totals, usage, webhooks,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -148,13 +148,14 @@ routes! {
     GET    "/v1/estimate"                       RUN, Nothing => estimate::estimate;
     GET    "/v1/rates"                          RATES, Nothing => rates::list;
     POST   "/v1/rates"                          PRICE, Small => rates::create;
-    POST   "/v1/rates/preview"                  PRICE, Small => statements::preview;
+    POST   "/v1/rates/preview"                  RATES, Small => statements::preview;
     GET    "/v1/grants"                         BOOKS, Nothing => grants::list;
     POST   "/v1/grants"                         ADJUST, Small => grants::create;
     DELETE "/v1/tenants/{tenant}/grants/{entry}" ADJUST, Nothing => grants::void;
     GET    "/v1/tenants/{tenant}/terms"         BOOKS, Nothing => credit::terms;
     PUT    "/v1/tenants/{tenant}/terms"         PRICE, Small => credit::put_terms;
     GET    "/v1/statements"                     BOOKS, Nothing => statements::statement;
+    GET    "/v1/statements/totals"              BOOKS, Nothing => totals::totals;
     GET    "/v1/periods"                        BOOKS, Nothing => periods::list;
     POST   "/v1/periods/{period}/close"         CLOSE, Small => periods::close;
     GET    "/v1/adjustments"                    AUDIT, Nothing => adjustments::list;

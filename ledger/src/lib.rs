@@ -82,6 +82,6 @@ pub use quota::{
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
 pub use reconcile::{Compared, Reconciled};
 pub use rejection::Rejection;
-pub use statement::{LineKind, Statement, StatementLine};
+pub use statement::{LineKind, Statement, StatementLine, StatementTotal, StatementTotals};
 pub use ticket::Ticket;
 pub use verify::{Progress, Rebuilt, Verified, rebuild, verify, verify_at};

@@ -51,7 +51,7 @@ pub(crate) fn preview(
     let (mut was, mut would_be) = (Charged::default(), Charged::default());
     let (mut billing, mut runs, mut fault) = (Billing::default(), 0_u64, None);
     let start = period.start();
-    statement::each(shared, tenant, &scope, |entry| {
+    statement::each(shared, Some(tenant), &scope, |entry| {
         let Body::Settled(settled) = &entry.body else {
             return;
         };

@@ -4,6 +4,8 @@
 //! recorded, and in a closed period nothing counts that came after the closing entry. So the
 //! statement of a closed period is the same for ever, whenever it is made.
 
+mod totals;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +21,9 @@ use crate::quantity::Meter;
 use crate::query::{ChargeQuery, Only};
 use crate::rate::{Charge, RateCard};
 use crate::shared::Shared;
+
+pub(crate) use self::totals::totals;
+pub use self::totals::{StatementTotal, StatementTotals};
 
 /// Entries that are in memory at once while a period is added up.
 const PAGE: usize = 1_000;
@@ -156,7 +161,9 @@ pub(crate) fn statement(
         return Ok(kept);
     }
     let mut sums = Sums::default();
-    each(shared, tenant, &scope, |entry| sums.take(entry, &scope))?;
+    each(shared, Some(tenant), &scope, |entry| {
+        sums.take(entry, &scope)
+    })?;
     let mut made = sums.finish(tenant, &scope);
     for line in made
         .lines
@@ -207,10 +214,10 @@ pub(crate) fn scope(shared: &Shared, period: Period) -> Scope {
     }
 }
 
-/// Calls `on` with every entry of a tenant that counts in a period, in order.
+/// Calls `on` with every entry of a tenant, or of all, that counts in a period, in order.
 pub(crate) fn each(
     shared: &Arc<Shared>,
-    tenant: &str,
+    tenant: Option<&str>,
     scope: &Scope,
     mut on: impl FnMut(&Entry),
 ) -> Result<(), QueryError> {
@@ -221,7 +228,7 @@ pub(crate) fn each(
         from: Some(period.start()),
         to: Some(period.end()),
         only: Only {
-            tenant: Some(tenant.to_owned()),
+            tenant: tenant.map(str::to_owned),
             ..Only::default()
         },
     };

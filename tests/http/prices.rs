@@ -283,7 +283,7 @@ fn a_grant_is_made_once_under_a_key() {
     let again = again.expect(200);
     assert_eq!(again["entry"], first["entry"]);
     assert_ne!(again["left"], first["left"], "as it now is");
-    let mut other = grant.clone();
+    let mut other = grant;
     other["amount"] = json!("6");
     send(&other).problem(422, "idempotency_mismatch");
     let list = acme.get("/v1/grants?state=all").expect(200);

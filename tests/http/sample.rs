@@ -289,3 +289,53 @@ fn leave(server: &TestServer) {
         std::fs::write(dir.join(file), &answer.body).unwrap();
     }
 }
+
+/// One call has what all tenants owe, for who closes the month; so has what another card would cost.
+#[test]
+fn finance_sees_all_totals_of_a_month_and_what_a_draft_would_cost() {
+    let server = sample();
+    let (owed, _) = statements(&server);
+    let finance = operator(&server, api::Role::Finance, "finance");
+    let periods = finance.get("/v1/periods").expect(200);
+    let mut found = Owed::new();
+    for period in periods["items"].as_array().unwrap() {
+        let name = period["period"].as_str().unwrap();
+        let path = format!("/v1/statements/totals?period={name}");
+        let list = finance.get(&path).expect(200);
+        assert_eq!(
+            (&list["state"], &list["period"]),
+            (&period["state"], &json!(name))
+        );
+        let items = list["items"].as_array().unwrap();
+        for item in items {
+            let part = |name: &str| units(item[name].as_str().unwrap());
+            let parts = ["charged", "adjusted", "credit", "rounding"];
+            assert_eq!(parts.map(part).iter().sum::<i128>(), part("total"));
+            let tenant = item["tenant"].as_str().unwrap().to_owned();
+            found.insert((tenant, name.to_owned()), part("total"));
+        }
+        let first = finance.get(&format!("{path}&limit=1")).expect(200);
+        assert_eq!(first["items"], json!([items[0]]));
+        let next = first["next_cursor"].as_str().unwrap();
+        let rest = finance.get(&format!("{path}&cursor={next}")).expect(200);
+        assert_eq!(rest["items"], json!([items[1]]));
+    }
+    assert_eq!(found, owed);
+    let card = json!({
+        "id": "draft", "currency": "USD", "effective_from": "2020-01-01T00:00:00Z",
+        "price": [{"meter": "executions", "model": "unit", "amount": "1"}],
+    });
+    let path = "/v1/rates/preview?tenant=acme";
+    let preview = finance.post(path, &card).expect(200);
+    assert_eq!(preview["would_be"]["total"], "3", "{preview}");
+    let billing = server.token("acme", "billing");
+    billing
+        .post("/v1/rates/preview", &card)
+        .problem(403, "forbidden");
+    billing
+        .get("/v1/statements/totals")
+        .problem(403, "forbidden");
+    finance
+        .get("/v1/statements/totals?period=2026")
+        .problem(400, "invalid_argument");
+}

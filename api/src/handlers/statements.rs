@@ -130,7 +130,8 @@ pub(crate) async fn statement(call: Call) -> Answer {
     }))
 }
 
-/// Prices a tenant's month by a drafted card, beside what it did cost; records nothing
+/// Prices a tenant's month by a drafted card, beside what it did cost; records nothing (for
+/// operators)
 ///
 /// The whole month is priced by the draft, whatever its `effective_from`, with nothing carried over
 /// from the month before.
@@ -138,8 +139,10 @@ pub(crate) async fn statement(call: Call) -> Answer {
     params(("period" = Option<String>, Query, description = "YYYY-MM; absent: this month"),
         ("tenant" = Option<String>, Query)),
     responses((status = 200, body = PreviewView), (status = 400, body = Problem),
-        (status = 404, body = Problem), (status = 503, body = Problem)))]
+        (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 503, body = Problem)))]
 pub(crate) async fn preview(call: Call) -> Answer {
+    call.operator()?;
     let (tenant, period) = which(&call, call.query()?)?;
     let card = RateCard::read(serde_json::Value::Object(call.object()?))
         .map_err(|error| ApiError::invalid("", rates::told(&error)))?;
@@ -162,8 +165,15 @@ pub(crate) async fn preview(call: Call) -> Answer {
 /// The tenant and the month that a query names.
 fn which(call: &Call, mut query: Query) -> Result<(String, Period), ApiError> {
     let tenant = call.one_tenant(&mut query)?;
+    let period = month(call, &mut query);
+    query.finish()?;
+    Ok((tenant.profile.name.clone(), period))
+}
+
+/// The month that a query names; this one, if it names none.
+pub(super) fn month(call: &Call, query: &mut Query) -> Period {
     let this = Period::of(call.app.clock.wall_us());
-    let period = match query.take("period") {
+    match query.take("period") {
         None => this,
         Some(text) => {
             let period = Period::parse(&text).filter(|period| *period <= this);
@@ -173,9 +183,7 @@ fn which(call: &Call, mut query: Query) -> Result<(String, Period), ApiError> {
             }
             period.unwrap_or(this)
         }
-    };
-    query.finish()?;
-    Ok((tenant.profile.name.clone(), period))
+    }
 }
 
 /// Reads much of the ledger, where that holds up nobody, and not too much at once.

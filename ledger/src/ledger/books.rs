@@ -12,7 +12,7 @@ use crate::query::{GroupBy, Only, UsageItem, UsageQuery};
 use crate::quota::Window;
 use crate::rate::RateCard;
 use crate::state::State;
-use crate::statement::{self, Statement};
+use crate::statement::{self, Statement, StatementTotals};
 use crate::usage;
 
 /// Open holds that are shown one by one where they stand in the way.
@@ -85,6 +85,14 @@ impl Ledger {
     /// Where the journal cannot be read.
     pub fn statement(&self, tenant: &str, period: Period) -> Result<Arc<Statement>, QueryError> {
         statement::statement(&self.inner.shared, tenant, period)
+    }
+
+    /// The totals of all tenants' statements of a period.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub fn statement_totals(&self, period: Period) -> Result<StatementTotals, QueryError> {
+        statement::totals(&self.inner.shared, period)
     }
 
     /// What a tenant's period would have cost by `card`, beside what it did cost. Records nothing.

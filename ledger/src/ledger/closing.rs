@@ -450,6 +450,40 @@ impl Books {
         assert_eq!(*first, *statement, "a closed period never changes");
     }
 
+    /// The totals of all statements at once are those of each.
+    fn compare_totals(&self, period: Period) {
+        let all = self.ledger().statement_totals(period).unwrap();
+        for (name, _) in TENANTS {
+            let statement = self.ledger().statement(name, period).unwrap();
+            let sum = |kinds: &[LineKind]| {
+                let lines = statement.lines.iter();
+                let own = lines.filter(|line| kinds.contains(&line.kind));
+                own.map(|line| line.amount.0).sum::<i128>()
+            };
+            let found = all.totals.iter().find(|one| one.tenant == *name);
+            assert_eq!(found.is_some(), statement.currency.is_some());
+            let found = found.map_or([0; 5], |one| {
+                assert_eq!(Some(&one.currency), statement.currency.as_ref());
+                let parts = [
+                    one.charged,
+                    one.adjusted,
+                    one.credit,
+                    one.rounding,
+                    one.total,
+                ];
+                parts.map(|part| part.0)
+            });
+            let wanted = [
+                sum(&[LineKind::Usage, LineKind::Included]),
+                sum(&[LineKind::Adjustment, LineKind::Correction]),
+                sum(&[LineKind::Credit, LineKind::Refund]),
+                sum(&[LineKind::Rounding]),
+                statement.total.0,
+            ];
+            assert_eq!(found, wanted, "{name} {period}");
+        }
+    }
+
     /// Costs and adjustments from rows and from entries one by one, and the books against each
     /// other.
     fn compare_costs(&self) {
@@ -603,6 +637,7 @@ proptest! {
         for state in books.ledger().periods() {
             for (tenant, (name, _)) in TENANTS.iter().enumerate() {
                 books.look(tenant, state.period);
+                books.compare_totals(state.period);
                 let terms = books.ledger().terms(name).unwrap();
                 prop_assert_eq!(terms.available.0, books.available(tenant));
             }
