@@ -274,7 +274,7 @@ fn an_adjustment_needs_two_and_changes_balance_costs_and_statement() {
     let adjusted = &entries["items"][0];
     assert_eq!(adjusted["seq"], done["entry"]);
     assert_eq!(adjusted["adjustment"]["reverses"], entry);
-    assert_eq!(adjusted["adjustment"]["usage"]["executions"], "-1");
+    assert_eq!(adjusted["adjustment"]["usage"]["executions"], "1");
     assert_eq!(units(&adjusted["adjustment"]["amount"]), -charged);
     let costs = acme.get("/v1/costs?window=month").expect(200);
     let item = &costs["items"][0];

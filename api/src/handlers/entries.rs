@@ -112,13 +112,14 @@ pub(crate) struct AdjustedView {
     pub currency: String,
     /// What it adds to what the tenant owes; decimal, below zero for a credit.
     pub amount: String,
-    /// The settlement that it reverses, whose usage it takes back.
+    /// The settlement that it reverses, whose charge it takes back.
     pub reverses: Option<u64>,
     /// The closed month that it corrects.
     pub corrects: Option<String>,
     /// As it stands on the statement; null for a reversal.
     pub description: Option<String>,
-    /// What a reversal takes back, by meter; decimal, below zero.
+    /// What the reversed run has used, by meter; decimal. It stays used: only its charge is taken
+    /// back.
     pub usage: BTreeMap<String, String>,
     /// What of a reversed settlement was paid from credit, and is a grant again; decimal.
     pub refunded: String,
@@ -141,10 +142,7 @@ impl From<&Adjusted> for AdjustedView {
                 Adjustment::Line { description } => Some(description.clone()),
                 Adjustment::Reversal { .. } => None,
             },
-            usage: usage
-                .into_iter()
-                .map(|(meter, quantity)| (meter, format!("-{quantity}")))
-                .collect(),
+            usage,
             refunded: decimal(of.refunded),
         }
     }
