@@ -266,8 +266,13 @@ fn reported(
     };
     let report = app.ledger.usage(&query);
     let report = report.map_err(|error| crate::config::chain(&error))?;
+    // Adjustments count for the whole tenant, as they do in the window that is running.
+    let whole = quota.scope == Scope::Tenant;
     let used = report.items.first().map(|item| match quota.meter {
-        Meter::Cost => u128::try_from(item.cost.0).unwrap_or(0),
+        Meter::Cost => {
+            let adjusted = if whole { item.adjusted.0 } else { 0 };
+            u128::try_from(item.cost.0.saturating_add(adjusted)).unwrap_or(0)
+        }
         meter => item.usage.get(meter),
     });
     Ok(Some(used.unwrap_or(0)))

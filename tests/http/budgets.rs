@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::periods::did;
 use crate::receiver::Receiver;
 use crate::server::{TestServer, until};
 use runtime::fake::FakeOptions;
@@ -378,9 +379,9 @@ impl ledger::Clock for At {
     }
 }
 
-/// Writes a ledger into `dir` in which acme has a budget of one run a day, and has run once
-/// yesterday; that is all.
-fn yesterdays_ledger(dir: &Path, budget: &Value) {
+/// Writes a ledger into `dir` in which acme has a budget for a day, has run once yesterday, and
+/// what `then` does; that is all.
+fn yesterdays_ledger(dir: &Path, budget: &Value, then: impl FnOnce(&ledger::Ledger)) {
     let yesterday = jiff::Timestamp::now().as_microsecond() - 24 * 3_600 * 1_000_000;
     let flags = vec![
         (
@@ -449,6 +450,7 @@ fn yesterdays_ledger(dir: &Path, budget: &Value) {
         estimated: false,
     };
     ledger.settle(settlement).unwrap().wait().unwrap().unwrap();
+    then(&ledger);
     ledger.close().unwrap();
 }
 
@@ -464,7 +466,7 @@ fn a_window_that_ended_without_a_look_is_told_of_by_the_next_server() {
         "timezone": "UTC", "amount": "1", "thresholds": [100], "webhook": null});
     server.restart_after(|dir| {
         std::fs::remove_dir_all(dir.join("ledger")).unwrap();
-        yesterdays_ledger(dir, &budget);
+        yesterdays_ledger(dir, &budget, |_| ());
     });
     let admin = server.reach(&admin);
     until(|| {
@@ -482,4 +484,42 @@ fn a_window_that_ended_without_a_look_is_told_of_by_the_next_server() {
     server.restart();
     let log = std::fs::read_to_string(server.data_dir().join("outbox/log")).unwrap();
     assert_eq!(log.matches("evt_").count(), 1, "{log}");
+}
+
+/// Charges acme $2.5 by an adjustment.
+fn charge_more(ledger: &ledger::Ledger) {
+    let proposal = ledger::Proposal {
+        tenant: "acme".to_owned(),
+        currency: "USD".to_owned(),
+        amount: ledger::Money::parse("2.5").unwrap(),
+        subject: "ann".to_owned(),
+        what: ledger::Adjustment::Line {
+            description: "support".to_owned(),
+        },
+    };
+    let proposal = did(ledger, "ann", ledger::Effect::Propose(proposal));
+    let subject = "bob".to_owned();
+    did(ledger, "bob", ledger::Effect::Approve { proposal, subject });
+}
+
+/// What was charged by an adjustment counts in the window that has ended, as it did while it ran.
+#[test]
+fn an_adjustment_counts_in_the_window_that_has_ended() {
+    let receiver = Receiver::start();
+    let mut server = start();
+    let admin = server.admin();
+    hook(&admin, &receiver);
+    let budget = json!({"name": "daily", "meter": "cost", "window": "day",
+        "timezone": "UTC", "amount": "2", "thresholds": [100], "webhook": null});
+    server.restart_after(|dir| {
+        std::fs::remove_dir_all(dir.join("ledger")).unwrap();
+        yesterdays_ledger(dir, &budget, charge_more);
+    });
+    let admin = server.reach(&admin);
+    until(|| {
+        let metrics = admin.without_token().get("/metrics").text();
+        metrics
+            .contains("farebox_budget_alerts_total 1")
+            .then_some(())
+    });
 }

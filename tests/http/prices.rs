@@ -114,6 +114,8 @@ fn a_prepaid_tenant_runs_as_long_as_its_credit_lasts() {
         .admin()
         .put("/v1/tenants/acme/terms", &terms)
         .expect(200);
+    let none = acme.get("/v1/forecast").expect(200);
+    assert_eq!(none["credit"]["free"], "0", "{none}");
     let code = json!({"code": "print 1"});
     let refused = acme.post("/v1/executions", &code);
     refused.problem(402, "insufficient_funds");
@@ -123,6 +125,16 @@ fn a_prepaid_tenant_runs_as_long_as_its_credit_lasts() {
     run(&acme);
     acme.post("/v1/executions", &code)
         .problem(402, "insufficient_funds");
+    // Two in at most 25 hours, and a quarter of that is left.
+    let forecast = acme.get("/v1/forecast").expect(200);
+    let credit = &forecast["credit"];
+    assert_eq!(
+        (&credit["free"], &credit["prepaid"]),
+        (&json!("0.5"), &json!(true))
+    );
+    let days = credit["last_24h"]["days_left"].as_str().unwrap();
+    assert!(["0.25", "0.26"].contains(&days), "{credit}");
+    assert_eq!(credit["last_24h"]["used"], "2");
     let left = acme.get("/v1/grants").expect(200);
     assert_eq!(left["items"][0]["left"], "0.5", "{left}");
     assert_eq!(left["items"][0]["entry"], made["entry"]);

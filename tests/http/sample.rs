@@ -86,7 +86,11 @@ pub(crate) fn sample() -> TestServer {
     let periods = finance.get("/v1/periods").expect(200);
     let last = periods["items"][1]["period"].as_str().unwrap().to_owned();
     let close = format!("/v1/periods/{last}/close");
-    finance.post(&close, &json!({})).expect(200);
+    let closed = finance.post(&close, &json!({})).expect(200);
+    // What is closed is signed by then.
+    let note = finance.get("/v1/ledger/checkpoint").text();
+    let size: u64 = note.lines().nth(1).unwrap().parse().unwrap();
+    assert!(size >= closed["through"].as_u64().unwrap(), "{note}");
     let clients = TENANTS.map(|tenant| server.tenant(tenant));
     let settled = finance.get("/v1/entries?kind=settlement&tenant=acme");
     let entry = settled.expect(200)["items"][0]["seq"].clone();

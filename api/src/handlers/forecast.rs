@@ -35,8 +35,27 @@ pub(crate) struct ForecastView {
     pub tenant: String,
     /// Up to where use is known.
     pub as_of: AsOfView,
+    /// Prepaid credit; null where the tenant has none and needs none.
+    pub credit: Option<CreditForecast>,
     /// Each quota; and each meter that was used and has no quota of the whole tenant.
     pub items: Vec<ForecastItem>,
+}
+
+/// The estimate of when prepaid credit is used up.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CreditForecast {
+    /// ISO 4217 code.
+    pub currency: Option<String>,
+    /// Whether runs are refused (402) once it is used up.
+    pub prepaid: bool,
+    /// Credit that has not ended, less what open holds set aside; decimal, not below zero.
+    pub free: String,
+    /// When the first grant of it ends, which may be before it is used up; null for never.
+    pub first_expires_at: Option<String>,
+    /// By what runs cost in the last 24 hours; null where too many entries would have to be read.
+    pub last_24h: Option<RateView>,
+    /// By the last 7 days.
+    pub last_7d: Option<RateView>,
 }
 
 /// The estimate for one quota, or for a meter without one.
@@ -73,7 +92,7 @@ pub(crate) struct RateView {
     pub used: String,
     /// What that is in a day; decimal, rounded down.
     pub per_day: String,
-    /// Days until nothing is free; decimal. Null without use or without a quota.
+    /// Days until nothing is free; decimal. Null without use or without a quota or credit.
     pub days_left: Option<String>,
     /// Whether the quota is used up before it resets.
     pub exhausted_before_reset: Option<bool>,
@@ -146,8 +165,10 @@ fn view(
             }
         }
     }
+    let credit = asked.credit()?;
     Ok(ForecastView {
         kind: "estimate",
+        credit,
         method: METHOD,
         tenant: tenant.to_owned(),
         as_of: asked.as_of.into(),
@@ -155,13 +176,57 @@ fn view(
     })
 }
 
+/// What is there to be used.
+#[derive(Clone, Copy)]
+struct Room {
+    free: u128,
+    posted: u128,
+    resets_at: Option<i64>,
+}
+
+impl Room {
+    fn of(state: &QuotaState) -> Room {
+        Room {
+            free: state.free,
+            posted: state.posted,
+            resets_at: state.resets_at,
+        }
+    }
+}
+
 impl Asked<'_> {
+    fn credit(&mut self) -> Result<Option<CreditForecast>, QueryError> {
+        let terms = self.ledger.terms(self.tenant);
+        let Some(terms) = terms.filter(|terms| terms.prepaid || terms.available.0 > 0) else {
+            return Ok(None);
+        };
+        let free = terms.available.0.saturating_sub(terms.held.0);
+        let room = Room {
+            free: u128::try_from(free).unwrap_or(0),
+            posted: 0,
+            resets_at: None,
+        };
+        let ends = terms.grants.iter().filter_map(|one| one.grant.expires_at);
+        let first = ends.filter(|end| self.now < *end).min();
+        Ok(Some(CreditForecast {
+            currency: terms.currency,
+            prepaid: terms.prepaid,
+            free: shape::quantity(Meter::Cost, room.free),
+            first_expires_at: first.map(rfc3339),
+            last_24h: self.rate(Meter::Cost, None, Some(room), 1)?,
+            last_7d: self.rate(Meter::Cost, None, Some(room), 7)?,
+        }))
+    }
+
     fn item(
         &mut self,
         meter: Meter,
         quota: Option<&QuotaState>,
     ) -> Result<ForecastItem, QueryError> {
-        let (last_24h, last_7d) = (self.rate(meter, quota, 1)?, self.rate(meter, quota, 7)?);
+        let scope = quota.map(|state| &state.quota.scope);
+        let room = quota.map(Room::of);
+        let last_24h = self.rate(meter, scope, room, 1)?;
+        let last_7d = self.rate(meter, scope, room, 7)?;
         let currency = self.currency.clone().unwrap_or_default();
         let number = |value: u128| shape::quantity(meter, value);
         Ok(ForecastItem {
@@ -184,28 +249,27 @@ impl Asked<'_> {
     fn rate(
         &mut self,
         meter: Meter,
-        quota: Option<&QuotaState>,
+        scope: Option<&Scope>,
+        room: Option<Room>,
         days: i64,
     ) -> Result<Option<RateView>, QueryError> {
         let hour = self.now - self.now.rem_euclid(HOUR_US);
         let since = hour - days * DAY_US;
-        let Some(used) = self.used(meter, quota, (since, hour + HOUR_US))? else {
+        let Some(used) = self.used(meter, scope, (since, hour + HOUR_US))? else {
             return Ok(None);
         };
         let spent = u128::try_from(self.now - since).unwrap_or(1).max(1);
         let in_time = |us: i64| share(used, u128::try_from(us).unwrap_or(0), spent);
-        let left = quota
+        let left = room
             .filter(|_| used > 0)
-            .map(|state| share(state.free, spent, used));
-        let reset = quota
-            .and_then(|state| state.resets_at)
-            .map(|at| at - self.now);
+            .map(|room| share(room.free, spent, used));
+        let reset = room.and_then(|room| room.resets_at).map(|at| at - self.now);
         let before = left
             .zip(reset)
             .map(|(left, reset)| u128::try_from(reset).is_ok_and(|reset| left < reset));
-        let posted = quota
+        let posted = room
             .zip(reset)
-            .map(|(state, reset)| state.posted.saturating_add(in_time(reset)));
+            .map(|(room, reset)| room.posted.saturating_add(in_time(reset)));
         Ok(Some(RateView {
             since: rfc3339(since),
             used: shape::quantity(meter, used),
@@ -220,14 +284,14 @@ impl Asked<'_> {
     fn used(
         &mut self,
         meter: Meter,
-        quota: Option<&QuotaState>,
+        scope: Option<&Scope>,
         (from, to): (i64, i64),
     ) -> Result<Option<u128>, QueryError> {
         let mut only = Only {
             tenant: Some(self.tenant.to_owned()),
             ..Only::default()
         };
-        match quota.map(|state| &state.quota.scope) {
+        match scope {
             None | Some(Scope::Tenant) => {}
             Some(Scope::Project(name)) => only.project = Some(name.clone()),
             Some(Scope::Function(name)) => only.function = Some(name.clone()),

@@ -107,6 +107,7 @@ pub(crate) async fn list(call: Call) -> Answer {
 
 /// Closes a month that has ended and has no open hold, for ever
 ///
+/// A checkpoint that covers the closing entry is signed before this answers, unless that fails.
 /// Runs that were held in it can no longer be settled, as there are none; what is corrected later
 /// counts in a later month. With `dry_run` it only tells what would be closed.
 #[utoipa::path(post, path = "/v1/periods/{period}/close", tag = "money",
@@ -132,6 +133,10 @@ pub(crate) async fn close(call: Call) -> Answer {
             ..act(&actor, "period.close", "period", &period.to_string())
         };
         call.app.registry.record(wanted).await?;
+        // What is closed is signed at once, not when the next checkpoint is due. A failure does not
+        // undo the closing; it is logged and counted where it arises, and tried again.
+        let app = std::sync::Arc::clone(&call.app);
+        drop(call.app.blocking(move || app.proof.sign(&app.ledger)).await);
     }
     let ledger = call.app.ledger.clone();
     let closing = call.app.blocking(move || ledger.closing(period)).await?;
