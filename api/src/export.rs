@@ -8,6 +8,7 @@
 //! decimals.
 
 mod books;
+mod cards;
 mod focus;
 mod lines;
 #[cfg(feature = "parquet")]
@@ -15,12 +16,11 @@ mod parquet;
 mod rounding;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ledger::{
-    Adjusted, Adjustment, Body, ChargeQuery, Effect, Entry, Meter, Model, Period, RateCard,
-};
+use ledger::{Adjusted, Adjustment, Body, ChargeQuery, Effect, Entry, Period, RateCard};
 
+use self::cards::Cards;
 use self::rounding::{Months, Rounding};
 use self::rows::Rows;
 
@@ -129,15 +129,12 @@ pub enum ExportError {
 #[derive(Debug)]
 pub struct Export {
     writer: Writer,
-    packages: Packages,
+    cards: Cards,
     /// Entries up to this one are counted, not written.
     after: u64,
     /// `None` where tenants are exported in part.
     months: Option<Months>,
 }
-
-/// The prices that sell packages, by entry of the rate card.
-type Packages = BTreeSet<(u64, Meter)>;
 
 #[derive(Debug)]
 enum Writer {
@@ -166,7 +163,7 @@ impl Export {
         };
         Ok(Export {
             writer,
-            packages: Packages::new(),
+            cards: Cards::default(),
             after: query.after,
             months: Months::new(query),
         })
@@ -186,13 +183,11 @@ impl Export {
         }
     }
 
-    /// Makes a rate card known, by the entry that recorded it: what its prices count. To be called
-    /// before a charge by that card comes; those among the entries are found.
+    /// Makes a rate card known, by the entry that recorded it: what its prices count, and what is
+    /// on the list. To be called before a charge by that card comes; those among the entries are
+    /// found.
     pub fn card(&mut self, entry: u64, card: &RateCard) {
-        let sold = |model: &Model| matches!(model, Model::Package { .. });
-        let prices = card.prices.iter().filter(|price| sold(&price.model));
-        self.packages
-            .extend(prices.map(|price| (entry, price.meter)));
+        self.cards.add(entry, card);
     }
 
     /// What stands before the first row.
@@ -228,7 +223,7 @@ impl Export {
                     _ => {}
                 },
                 _ if entry.seq <= self.after => {}
-                _ => self.writer.charge(entry, &self.packages, out)?,
+                _ => self.writer.charge(entry, &self.cards, out)?,
             }
         }
         Ok(())
@@ -261,16 +256,16 @@ impl Writer {
     fn charge(
         &mut self,
         entry: &Entry,
-        packages: &Packages,
+        cards: &Cards,
         out: &mut Vec<u8>,
     ) -> Result<(), ExportError> {
         match (&entry.body, self) {
             (Body::Acted(_), _) => Ok(()),
             (Body::Settled(settled), Writer::Lines(lines)) => {
-                lines.settlement(entry, settled, packages, out)
+                lines.settlement(entry, settled, cards, out)
             }
             (Body::Settled(settled), Writer::Focus(focus)) => {
-                focus.settlement(entry, settled, packages, out)
+                focus.settlement(entry, settled, cards, out)
             }
             (Body::Settled(settled), Writer::Books(books)) => {
                 books.settlement(entry, settled, out);

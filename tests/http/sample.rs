@@ -294,7 +294,26 @@ fn leave(server: &TestServer) {
     }
 }
 
-/// One call has what all tenants owe, for who closes the month; so has what another card would cost.
+/// A tenant with a card of its own sees what the list would have cost it.
+#[test]
+fn a_discount_is_visible_in_focus() {
+    let server = sample();
+    let focus = rows(&server.admin().get("/v1/exports/focus").text());
+    let place = |name: &str| focus[0].iter().position(|known| known == name).unwrap();
+    let (sku, account) = (place("SkuId"), place("BillingAccountName"));
+    let (list, own) = (place("ListUnitPrice"), place("ContractedUnitPrice"));
+    let mut seen = BTreeSet::new();
+    for row in focus[1..].iter().filter(|row| row[sku] == "memory_byte_ms") {
+        seen.insert((row[account].as_str(), row[list].as_str(), row[own].as_str()));
+    }
+    let expected = [
+        ("1-2-3", "0.0000045", "0.0000045"),
+        ("acme", "0.0000045", "0.000004"),
+    ];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
+}
+
+/// One call has what all tenants owe, for who closes the month; another what a draft would cost.
 #[test]
 fn finance_sees_all_totals_of_a_month_and_what_a_draft_would_cost() {
     let server = sample();

@@ -14,8 +14,9 @@ use jiff::civil::DateTime;
 use ledger::{ChargeLine, Entry, Meter, Money, Settled};
 
 use self::single::Drawn;
+use super::cards::Cards;
 use super::rows::{Cell, Columns, Rows};
-use super::{ExportError, Issuer, Packages, Piles, SUMS_MAX, around, exact};
+use super::{ExportError, Issuer, Piles, SUMS_MAX, around, exact};
 
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -90,6 +91,8 @@ struct Key {
     /// Whether packages are counted, not the meter's unit.
     package: bool,
     rate: Money,
+    /// The same on the operator's list.
+    list: Money,
     currency: String,
 }
 
@@ -131,11 +134,11 @@ impl Focus {
         &mut self,
         entry: &Entry,
         settled: &Settled,
-        packages: &Packages,
+        cards: &Cards,
         out: &mut Vec<u8>,
     ) -> Result<(), ExportError> {
         for (place, line) in settled.charge.lines.iter().enumerate() {
-            let key = key(settled, line, packages);
+            let key = key(entry.seq, settled, line, cards);
             let consumed = consumed(settled, place);
             let sum = self.piles.sum(key);
             sum.quantity = sum.quantity.saturating_add(line.quantity);
@@ -251,7 +254,7 @@ fn consumed(settled: &Settled, place: usize) -> u128 {
     if last { left } else { left.min(line.quantity) }
 }
 
-fn key(settled: &Settled, line: &ChargeLine, packages: &Packages) -> Key {
+fn key(seq: u64, settled: &Settled, line: &ChargeLine, cards: &Cards) -> Key {
     let hold = &settled.hold;
     Key {
         hour: hold.opened_at - hold.opened_at.rem_euclid(HOUR_US),
@@ -263,9 +266,9 @@ fn key(settled: &Settled, line: &ChargeLine, packages: &Packages) -> Key {
         meter: line.meter,
         rate_card: hold.rate_card,
         tier: line.tier,
-        // What an allowance covers is counted in the meter's own unit.
-        package: line.rate.0 != 0 && packages.contains(&(hold.rate_card, line.meter)),
+        package: cards.sells_packages(hold, line),
         rate: line.rate,
+        list: cards.list(hold, line, seq),
         currency: settled.charge.currency.clone(),
     }
 }
@@ -323,23 +326,28 @@ fn costs(key: &Key, sum: &Sum) -> Vec<(&'static str, String)> {
     } else {
         key.meter.unit_size()
     };
-    let rate = u128::try_from(key.rate.0).unwrap_or(0);
-    let price = exact(rate, 1, PLACES);
-    let quantity = exact(sum.quantity, size, 0);
     let billed = sum.billed.to_string();
-    let list = sum.quantity.checked_mul(rate);
-    let list = list.map_or_else(|| billed.clone(), |product| exact(product, size, PLACES));
+    // A unit price, and what all of it comes to at that.
+    let at = |rate: Money| {
+        let rate = u128::try_from(rate.0).unwrap_or(0);
+        let product = sum.quantity.checked_mul(rate);
+        let cost = product.map(|product| exact(product, size, PLACES));
+        let price = exact(rate, 1, PLACES);
+        (price, cost.unwrap_or_else(|| billed.clone()))
+    };
+    let ((list, list_cost), (own, own_cost)) = (at(key.list), at(key.rate));
+    let quantity = exact(sum.quantity, size, 0);
     vec![
         ("BillingCurrency", key.currency.clone()),
         ("BilledCost", billed.clone()),
         ("EffectiveCost", billed.clone()),
-        ("ListCost", list.clone()),
-        ("ContractedCost", list),
-        ("ListUnitPrice", price.clone()),
-        ("ContractedUnitPrice", price.clone()),
+        ("ListCost", list_cost),
+        ("ContractedCost", own_cost),
+        ("ListUnitPrice", list.clone()),
+        ("ContractedUnitPrice", own.clone()),
         ("PricingCurrency", key.currency.clone()),
-        ("PricingCurrencyListUnitPrice", price.clone()),
-        ("PricingCurrencyContractedUnitPrice", price),
+        ("PricingCurrencyListUnitPrice", list),
+        ("PricingCurrencyContractedUnitPrice", own),
         ("PricingCurrencyEffectiveCost", billed),
         ("PricingCategory", "Standard".to_owned()),
         ("PricingQuantity", quantity),

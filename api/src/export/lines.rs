@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use ledger::{Adjusted, Entry, Funding, Hold, Money, Settled};
 use serde::Serialize;
 
+use super::ExportError;
+use super::cards::Cards;
 use super::rounding::Rounding;
 use super::rows::{Cell, Columns, Rows};
-use super::{ExportError, Packages};
 use crate::clock::rfc3339;
 use crate::handlers::usage::unit;
 use crate::ids::{self, Kind};
@@ -88,7 +89,7 @@ impl Lines {
         &mut self,
         entry: &Entry,
         settled: &Settled,
-        packages: &Packages,
+        cards: &Cards,
         out: &mut Vec<u8>,
     ) -> Result<(), ExportError> {
         let hold = &settled.hold;
@@ -110,12 +111,10 @@ impl Lines {
                 meter: Some(line.meter.name()),
                 tier: Some(line.tier),
                 quantity: Some(line.quantity.to_string()),
-                unit: Some(
-                    match packages.contains(&(hold.rate_card, line.meter)) && line.rate.0 != 0 {
-                        true => "package",
-                        false => unit(line.meter),
-                    },
-                ),
+                unit: Some(match cards.sells_packages(hold, line) {
+                    true => "package",
+                    false => unit(line.meter),
+                }),
                 unit_size: Some(line.unit_size.to_string()),
                 rate: Some(shape::plain(&line.rate.to_string()).to_owned()),
                 amount: line.amount.to_string(),

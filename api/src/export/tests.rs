@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ledger::{
-    Ceiling, Charge, ChargeLine, Funding, Hold, Id, Money, Only, Party, Period, Price, Quantities,
-    Settled,
+    Ceiling, Charge, ChargeLine, Funding, Hold, Id, Meter, Model, Money, Only, Party, Period,
+    Price, Quantities, Settled,
 };
 
 use super::*;
@@ -452,4 +452,69 @@ fn credit_and_the_rounding_of_a_month_are_rows_of_their_own() {
     ] {
         assert!(books.contains(part), "{part} in {books}");
     }
+}
+
+/// What the first three lines of a run cost on the list, of a tenant with a card of its own.
+fn on_the_list(list: Vec<Price>, currency: &str) -> Vec<(String, String)> {
+    let card = |id: &str, prices, currency: &str| RateCard {
+        id: id.to_owned(),
+        currency: currency.to_owned(),
+        effective_from: 0,
+        prices,
+    };
+    let rate = |meter, amount| {
+        let amount = Money(amount);
+        Price::plain(meter, Model::Unit { amount })
+    };
+    let own = vec![
+        rate(Meter::Executions, 200_000),
+        rate(Meter::CpuUs, 14_000_000),
+        rate(Meter::MemoryByteMs, 4_500_000),
+    ];
+    let mut export = begun(Format::Focus, &of_a_project());
+    export.card(1, &card("list", list, currency));
+    export.card(3, &card("deal", own, "USD"));
+    // It is on the list only after this run has been settled.
+    export.card(8, &card("list", vec![rate(Meter::CpuUs, 99)], currency));
+    let text = String::from_utf8(ended(export, &[entry(7, AT)])).unwrap();
+    let place = |name: &str| focus::COLUMNS.iter().position(|(known, _)| *known == name);
+    let rows = text.lines().skip(1).map(|row| {
+        let cells: Vec<&str> = row.split(',').collect();
+        let cell = |name: &str| cells[place(name).unwrap()].to_owned();
+        let (contracted, billed) = (cell("ContractedCost"), cell("BilledCost"));
+        assert_eq!(contracted, billed.trim_end_matches('0'), "{row}");
+        (cell("ListUnitPrice"), cell("ListCost"))
+    });
+    rows.collect()
+}
+
+#[test]
+fn list_prices_are_the_operators_where_a_tenant_has_its_own() {
+    let unit = |meter, amount| {
+        let amount = Money(amount);
+        Price::plain(meter, Model::Unit { amount })
+    };
+    let pair = |price: &str, cost: &str| (price.to_owned(), cost.to_owned());
+    let own = [
+        pair("0.0000002", "0.0000002"),
+        pair("0.000014", "0.000017283938"),
+        pair("0.0000045", "0.00000225"),
+    ];
+    let mut free = unit(Meter::MemoryByteMs, 9_000_000);
+    free.allowance.included = 1;
+    let list = vec![
+        unit(Meter::Executions, 400_000),
+        unit(Meter::CpuUs, 28_000_000),
+        free,
+    ];
+    // An allowance of the list is of the month as a whole: no single price.
+    let found = on_the_list(list.clone(), "USD");
+    let expected = [
+        pair("0.0000004", "0.0000004"),
+        pair("0.000028", "0.000034567876"),
+        own[2].clone(),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(on_the_list(list, "EUR"), own);
+    assert_eq!(on_the_list(Vec::new(), "USD"), own);
 }
