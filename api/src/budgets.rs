@@ -57,7 +57,7 @@ impl Watch {
     }
 }
 
-/// A tenant has used something that began at `since_us`.
+/// A tenant has used something that began at `since_us`, or was charged for something then.
 pub(crate) fn used(app: &App, tenant: &str, since_us: i64) {
     let known = app.registry.tenant(tenant);
     if known.is_some_and(|tenant| !tenant.budgets.is_empty()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::periods::did;
+use crate::periods::{approve, did, operator, propose};
 use crate::receiver::Receiver;
 use crate::server::{TestServer, until};
 use runtime::fake::FakeOptions;
@@ -521,5 +521,25 @@ fn an_adjustment_counts_in_the_window_that_has_ended() {
         metrics
             .contains("farebox_budget_alerts_total 1")
             .then_some(())
+    });
+}
+
+/// A threshold that an adjustment has reached fires though nothing runs.
+#[test]
+fn an_approved_adjustment_is_looked_at() {
+    let server = start();
+    server.tenant("acme");
+    let admin = server.admin();
+    let budgets = json!([{"name": "monthly", "meter": "cost", "window": "month",
+        "timezone": "UTC", "amount": "2", "thresholds": [100]}]);
+    let path = "/v1/tenants/acme/budgets";
+    admin.put(path, &budgets).expect(200);
+    let line = json!({"tenant": "acme", "amount": "2.5", "description": "support",
+        "reason": "asked"});
+    let finance = operator(&server, api::Role::Finance, "finance");
+    approve(&finance, &propose(&server, &line)).expect(200);
+    until(|| {
+        let budgets = admin.get("/v1/budgets?tenant=acme").expect(200);
+        (budgets["items"][0]["fired"] == json!([100])).then_some(())
     });
 }

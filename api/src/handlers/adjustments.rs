@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::statements::decimal;
 use super::usage::failed;
+use crate::budgets;
 use crate::call::{Answer, Call, List, ok};
 use crate::clock::rfc3339;
 use crate::error::{ApiError, Problem, Retry};
@@ -303,7 +304,12 @@ async fn decide(
         ..act(&actor, action, "adjustments", tenant)
     };
     call.app.registry.record(wanted).await?;
-    Ok(ok(&view(&recorded(&call, one.id, true)?)))
+    let now = recorded(&call, one.id, true)?;
+    // What was approved may be what a budget has waited for.
+    if let Some(verdict) = now.verdict.as_ref().filter(|verdict| verdict.approved) {
+        budgets::used(&call.app, tenant, verdict.at);
+    }
+    Ok(ok(&view(&now)))
 }
 
 /// The adjustment of that id, if the ledger remembers it.
