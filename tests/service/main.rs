@@ -26,8 +26,6 @@ mod queue;
 #[path = "../support/server.rs"]
 mod server;
 mod soak;
-#[path = "../../runtime/tests/support/templates.rs"]
-mod templates;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/world.rs"]
 mod world;
