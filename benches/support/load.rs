@@ -60,7 +60,7 @@ pub(crate) fn options(dir: PathBuf) -> Options {
         view_cache_bytes: 64 << 20,
         tail_max: 500_000,
         tenants_max: 100_000,
-        scopes_max: 200_000,
+        scopes_max: 1_000_000,
         scopes_per_tenant_max: 10_000,
         quotas_per_tenant_max: 256,
         quota_changes_per_tenant_max: 16,

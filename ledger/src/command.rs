@@ -189,6 +189,31 @@ pub enum Effect {
     },
     /// Makes a tenant known, or replaces its settings as a whole.
     Settings(Settings),
+    /// Says how many scopes are counted from now on. A ledger that is opened with other bounds than
+    /// the journal's records it by itself.
+    CountScopes(ScopeBounds),
+}
+
+/// How many scopes (projects, functions, keys) are counted before a quota names them.
+///
+/// What is counted decides how later quotas stand, so the bounds are part of the journal: the
+/// writer, the view, an audit and a rebuild count the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScopeBounds {
+    /// Of all tenants.
+    pub in_all: u64,
+    /// Of each tenant.
+    pub per_tenant: u64,
+}
+
+impl Default for ScopeBounds {
+    /// What holds until others are recorded.
+    fn default() -> Self {
+        Self {
+            in_all: 1_000_000,
+            per_tenant: 10_000,
+        }
+    }
 }
 
 /// All that a tenant's holds are decided by, beside its terms and credit.

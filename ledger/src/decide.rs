@@ -168,7 +168,7 @@ pub(crate) fn hold(
     let amount = Money(worst.cost);
     case.may_open(request, amount)?;
     Ok(Terms {
-        located: Some(located).filter(|located| located.is_whole(&run)),
+        located: Some(located).filter(|located| located.is_whole()),
         granted,
         quantities: worst.quantities,
         amount,

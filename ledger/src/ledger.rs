@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 use crate::absorb;
 use crate::charges::Charges;
 use crate::clock::{Clock, Micros};
-use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
+use crate::command::{
+    Act, Effect, Held, HoldRequest, Receipt, Recorded, Released, ScopeBounds, Settlement,
+};
 use crate::commit;
 use crate::decide::{self, Desk};
 use crate::entries;
@@ -94,6 +96,7 @@ impl Ledger {
         let (batches, durable) = mpsc::sync_channel(BATCHES);
         let (taken_in, spent) = mpsc::sync_channel(SPENT);
         let state = view.state.clone();
+        let counted = state.bounds;
         let shared = Arc::new(Shared::new(options, clock, view, committed));
         shared.journal_bytes.store(journal_bytes, Ordering::Relaxed);
         let handover = Arc::new(Handover::default());
@@ -127,14 +130,40 @@ impl Ledger {
         };
         let threads = Mutex::new(Some(threads));
         let closed = AtomicBool::new(false);
-        Ok(Self {
+        let ledger = Self {
             inner: Arc::new(Inner {
                 shared,
                 commands,
                 closed,
                 threads,
             }),
-        })
+        };
+        ledger.record_bounds(counted);
+        Ok(ledger)
+    }
+
+    /// Records how many scopes are counted from now on, if that is not what the journal says.
+    fn record_bounds(&self, recorded: ScopeBounds) {
+        let wanted = self.inner.shared.options.scopes();
+        if wanted == recorded {
+            return;
+        }
+        let subject = "ledger/scopes".to_owned();
+        let ScopeBounds { in_all, per_tenant } = wanted;
+        let recorded = self.act(Act {
+            actor: "server".to_owned(),
+            action: "ledger.count_scopes".to_owned(),
+            subject,
+            tenant: None,
+            reason: Some(format!("{in_all} in all, {per_tenant} of a tenant")),
+            document: None,
+            effect: Some(Effect::CountScopes(wanted)),
+            expect: None,
+        });
+        let recorded = recorded.map(Ticket::wait);
+        if !matches!(recorded, Ok(Ok(Ok(_)))) {
+            tracing::warn!(?recorded, "the bounds of scopes stay as they were");
+        }
     }
 
     /// Sets aside the worst case of a run. Busy while the queue is full, the disk has no room for
@@ -469,5 +498,7 @@ mod closing;
 mod model;
 #[cfg(test)]
 mod paid;
+#[cfg(test)]
+mod scopes;
 #[cfg(test)]
 mod tests;

@@ -58,8 +58,8 @@ pub use backup::{Copied, copy_journal};
 pub use charges::{Charges, read_entries};
 pub use clock::{Clock, Micros};
 pub use command::{
-    Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, Settings,
-    Settlement,
+    Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, ScopeBounds,
+    Settings, Settlement,
 };
 pub use entry::{Acted, Adjusted, Body, Entry, EntryKind, Funding, Hold, Settled};
 pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};

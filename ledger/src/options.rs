@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::command::ScopeBounds;
+
 /// Configuration of a ledger. All of it comes from the `[ledger]` section of the configuration,
 /// but for the directory.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -28,7 +30,7 @@ pub struct Options {
     /// Tenants.
     pub tenants_max: u64,
     /// Scopes (projects, functions, keys) of all tenants that are counted before a quota names
-    /// them.
+    /// them. Other bounds than the last ones are recorded when the ledger is opened.
     pub scopes_max: u64,
     /// The same of one tenant.
     pub scopes_per_tenant_max: u64,
@@ -65,6 +67,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// Which scopes are to be counted.
+    pub(crate) fn scopes(&self) -> ScopeBounds {
+        ScopeBounds {
+            in_all: self.scopes_max,
+            per_tenant: self.scopes_per_tenant_max,
+        }
+    }
+
     /// Every fault of these options: the key and what is wrong with it.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();

@@ -245,7 +245,8 @@ pub struct QuotaState {
     pub held: u128,
     /// What a hold may still take; zero when it is over.
     pub free: u128,
-    /// From when on the current window is counted, where that is not from its start.
+    /// From when on the current window, or the lifetime, is counted, where that is not from its
+    /// start.
     pub counted_since: Option<Micros>,
     /// When the window began; `None` for a lifetime.
     pub starts_at: Option<Micros>,

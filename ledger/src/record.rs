@@ -35,8 +35,10 @@ const VERSION: u8 = 1;
 const VERSION_BOOKS: u8 = 2;
 /// Since quotas to come and caps on starts.
 const VERSION_SETTINGS: u8 = 3;
+/// Since bounds of the scopes that are counted.
+const VERSION_SCOPES: u8 = 4;
 /// The last version.
-const VERSION_LAST: u8 = VERSION_SETTINGS;
+const VERSION_LAST: u8 = VERSION_SCOPES;
 
 const KIND_HOLD: u8 = 1;
 const KIND_RELEASE: u8 = 2;
@@ -399,6 +401,7 @@ fn version(entry: &Entry) -> u8 {
             | Effect::Reject { .. },
         ) => VERSION_BOOKS,
         Some(Effect::Settings(_)) => VERSION_SETTINGS,
+        Some(Effect::CountScopes(_)) => VERSION_SCOPES,
         _ => VERSION,
     }
 }

@@ -35,7 +35,7 @@ use self::tenant::all_counted;
 pub(crate) use self::tenant::{Places, Stands, Tenant};
 use crate::adjust::Adjustments;
 use crate::clock::Micros;
-use crate::command::{Effect, Idempotency, Settings};
+use crate::command::{Effect, Idempotency, ScopeBounds, Settings};
 use crate::entry::{Acted, Body, Entry};
 use crate::hash::{Map, Set};
 use crate::id::Id;
@@ -47,10 +47,6 @@ use crate::record::{OpenHold, Posting, Record, Run};
 /// The bounds that applying keeps by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Bounds {
-    /// See [`Options::scopes_max`].
-    pub(crate) scopes_max: u64,
-    /// See [`Options::scopes_per_tenant_max`].
-    pub(crate) scopes_per_tenant_max: u64,
     /// See [`Options::idempotency_ttl_s`].
     pub(crate) idempotency_ttl_us: i64,
 }
@@ -59,17 +55,13 @@ impl Bounds {
     pub(crate) fn of(options: &Options) -> Self {
         let ttl_us = i64::try_from(options.idempotency_ttl_s).unwrap_or(i64::MAX);
         Self {
-            scopes_max: options.scopes_max,
-            scopes_per_tenant_max: options.scopes_per_tenant_max,
             idempotency_ttl_us: ttl_us.saturating_mul(1_000_000),
         }
     }
 
-    /// For an audit, which counts everything and looks up no retry keys.
+    /// For an audit, which looks up no retry keys.
     pub(crate) fn audit() -> Self {
         Self {
-            scopes_max: u64::MAX,
-            scopes_per_tenant_max: u64::MAX,
             idempotency_ttl_us: 0,
         }
     }
@@ -87,8 +79,8 @@ pub(crate) struct Located {
 
 impl Located {
     /// Whether all scopes of a run are counted: then it is counted here for good.
-    pub(crate) fn is_whole(&self, run: &Run<'_>) -> bool {
-        all_counted(self.scopes, run.whose.function.is_some())
+    pub(crate) fn is_whole(&self) -> bool {
+        all_counted(self.scopes)
     }
 }
 
@@ -151,6 +143,8 @@ pub(crate) struct State {
     subjects: BTreeMap<String, Subject>,
     documents_bytes: u64,
     scopes: u64,
+    /// How many may be.
+    pub(crate) bounds: ScopeBounds,
     /// When the first command was decided.
     since: Option<Micros>,
     closed: BTreeMap<Period, Closed>,
@@ -259,7 +253,7 @@ impl State {
             Some(located) => located,
             None => {
                 let run = hold.run().ok_or("the hold's names cannot be read")?;
-                self.count(&run, hold.opened_at, bounds)?
+                self.count(&run, hold.opened_at)?
             }
         };
         self.enlist(hold, located)?;
@@ -293,9 +287,7 @@ impl State {
     ) -> Result<(), String> {
         let tenant = Self::tenant_at(&mut self.tenants, located.tenant);
         let tenant = tenant.ok_or("the hold's tenant is not known")?;
-        tenant.on_places(located.scopes, hold.at, |counters| {
-            counters.hold(&hold.held);
-        });
+        tenant.hold(located.scopes, hold.at, &hold.held);
         if let Some(card) = card_of(&self.cards, hold.rate_card) {
             let month = tenant.month(hold.at);
             tenant.billing.open(month, &card.card);
@@ -312,19 +304,14 @@ impl State {
     }
 
     /// Where a hold is counted; scopes that are not yet, are from now on, within the bounds.
-    pub(crate) fn count(
-        &mut self,
-        run: &Run<'_>,
-        at: Micros,
-        bounds: &Bounds,
-    ) -> Result<Located, String> {
+    pub(crate) fn count(&mut self, run: &Run<'_>, at: Micros) -> Result<Located, String> {
         let unknown = || format!("tenant `{}` is not known", run.whose.tenant);
         let place = self.names.get(run.whose.tenant);
         let place = place.copied().ok_or_else(unknown)?;
         let tenant = Self::tenant_at(&mut self.tenants, place).ok_or_else(unknown)?;
         let counted = tenant.scopes();
-        let room = bounds.scopes_per_tenant_max.saturating_sub(counted);
-        let room = room.min(bounds.scopes_max.saturating_sub(self.scopes));
+        let room = self.bounds.per_tenant.saturating_sub(counted);
+        let room = room.min(self.bounds.in_all.saturating_sub(self.scopes));
         let scopes = tenant.count_scopes(run, at, room);
         self.scopes += tenant.scopes() - counted;
         Ok(Located {
@@ -400,6 +387,7 @@ impl State {
                 self.take_settings(&settings, entry.at)?;
             }
             Some(Effect::Settings(settings)) => self.take_settings(settings, entry.at)?,
+            Some(Effect::CountScopes(bounds)) => self.bounds = *bounds,
             Some(Effect::Terms {
                 tenant,
                 rate_card,

@@ -191,7 +191,6 @@ fn rebuild_by(dir: &Path, step: u64, on: &mut dyn FnMut(Progress)) -> Result<Reb
     let segments = walk::segments(dir)?;
     let bounds = Bounds {
         idempotency_ttl_us: KEYS_KEPT_US,
-        ..Bounds::audit()
     };
     let store = Arc::new(Store::open(&recover::view_path(dir), CACHE_BYTES)?);
     let base = recover::beginning(&segments);

@@ -24,7 +24,7 @@ use crate::record::{self, Record};
 use crate::state::{AHEAD, Bounds, Kind, Located, Near, State};
 
 /// The magic of the checkpoint file.
-pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP03";
+pub(crate) const CHECKPOINT: [u8; 8] = *b"FBXCKP04";
 
 /// The checkpoint file.
 pub(crate) fn checkpoint_path(dir: &Path) -> PathBuf {

@@ -109,7 +109,7 @@ pub(super) fn act(options: &Options, act: &Act) -> Result<(), Rejection> {
             text(options, "rate_card", rate_card.as_deref().unwrap_or(""))
         }
         Some(Effect::Grant(grant)) => text(options, "name", &grant.name),
-        Some(Effect::VoidGrant { .. } | Effect::ClosePeriod(_)) => Ok(()),
+        Some(Effect::VoidGrant { .. } | Effect::ClosePeriod(_) | Effect::CountScopes(_)) => Ok(()),
         Some(Effect::Propose(proposal)) => books::texts(options, proposal, act.reason.as_deref()),
         Some(Effect::Approve { subject, .. } | Effect::Reject { subject, .. }) => {
             text(options, "subject", subject)

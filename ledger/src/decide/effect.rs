@@ -13,7 +13,7 @@ const GRANTS_MAX: u64 = 1_000;
 pub(super) fn check(desk: Desk<'_>, effect: &Effect) -> Result<(), Rejection> {
     match effect {
         Effect::RateCard(card) => one_currency(desk.state, card),
-        Effect::Tenant { .. } | Effect::Settings(_) => Ok(()),
+        Effect::Tenant { .. } | Effect::Settings(_) | Effect::CountScopes(_) => Ok(()),
         Effect::Terms {
             tenant, rate_card, ..
         } => terms(desk, tenant, rate_card.as_deref()),

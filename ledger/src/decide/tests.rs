@@ -345,7 +345,13 @@ fn faults_in_the_request_are_told_by_field() {
 #[test]
 fn scopes_past_their_bound_are_not_counted_but_run() {
     let mut bench = Bench::new(Vec::new());
-    bench.options.scopes_per_tenant_max = 1;
+    bench.acts(crate::Act {
+        effect: Some(Effect::CountScopes(crate::ScopeBounds {
+            in_all: 9,
+            per_tenant: 1,
+        })),
+        ..testing::act("ledger/scopes")
+    });
     bench.holds(testing::hold(1, "acme")).unwrap();
     assert_eq!(bench.state.tenant("acme").unwrap().scopes(), 1);
     let key = quota(

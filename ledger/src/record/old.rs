@@ -231,6 +231,12 @@ pub(super) fn version_3() -> Vec<Vec<u8>> {
     vec![entry(3, 12, DECEMBER + 2, quota(settings.u(1), 70))]
 }
 
+/// Version 4, after version 3: effect `CountScopes`. 13 entries.
+pub(super) fn version_4() -> Vec<Vec<u8>> {
+    let scopes = acted("ledger.count_scopes", "ledger/scopes", None, None).none();
+    vec![entry(4, 13, DECEMBER + 3, scopes.some().u(10).u(900).u(70))]
+}
+
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     crc32fast::hash(&[&SALT.to_le_bytes(), bytes].concat()).to_le_bytes()
 }

@@ -21,7 +21,7 @@ fn records_round_trip_and_reject_what_is_not_theirs() {
     assert_eq!(read(&bytes).unwrap(), Record::Release(Arc::new(release)));
     assert_eq!(leaf(&bytes), None);
     assert_eq!(whole(&bytes), Ok(None));
-    for (place, value, says) in [(0, 9, "kind 9"), (1, 4, "version 4")] {
+    for (place, value, says) in [(0, 9, "kind 9"), (1, 5, "version 5")] {
         let mut bad = bytes.clone();
         bad[place] = value;
         assert!(read(&bad).unwrap_err().contains(says));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::old::{DECEMBER, MONDAY, version_1, version_2, version_3, write};
+use super::old::{DECEMBER, MONDAY, version_1, version_2, version_3, version_4, write};
 use super::*;
 use crate::file;
 use crate::index::Index;
@@ -31,7 +31,7 @@ fn both() -> Vec<Vec<u8>> {
 }
 
 fn all() -> Vec<Vec<u8>> {
-    [both(), version_3()].concat()
+    [both(), version_3(), version_4()].concat()
 }
 
 fn open(dir: &Path) -> Result<Ledger, OpenError> {
@@ -178,7 +178,7 @@ fn journals_of_version_2_tell_what_they_told() {
 
 #[test]
 fn journals_of_version_3_tell_what_they_told() {
-    let dir = journal(&all());
+    let dir = journal(&[both(), version_3()].concat());
     let verified = verify(dir.path(), &mut |_| {}).unwrap();
     assert_eq!((verified.commands, verified.entries), (17, 12));
     for _ in 0..2 {
@@ -187,6 +187,29 @@ fn journals_of_version_3_tell_what_they_told() {
         // It is opened after the change.
         let quotas = ledger.quotas("acme").unwrap();
         assert_eq!((quotas.len(), quotas[0].quota.limit), (1, 70));
+        ledger.close().unwrap();
+    }
+}
+
+#[test]
+fn journals_of_version_4_tell_what_they_told() {
+    let dir = journal(&all());
+    let verified = verify(dir.path(), &mut |_| {}).unwrap();
+    assert_eq!((verified.commands, verified.entries), (18, 13));
+    let bounds = crate::ScopeBounds {
+        in_all: 900,
+        per_tenant: 70,
+    };
+    let options = crate::Options {
+        scopes_max: bounds.in_all,
+        scopes_per_tenant_max: bounds.per_tenant,
+        ..options(dir.path())
+    };
+    for _ in 0..2 {
+        let ledger = Ledger::open(options.clone(), HandClock::at(DECEMBER + 10)).unwrap();
+        assert_eq!(ledger.shared().view().state.bounds, bounds);
+        // They are those of the options: there is nothing to record.
+        assert_eq!(ledger.head().root, verified.root);
         ledger.close().unwrap();
     }
 }
@@ -251,14 +274,14 @@ fn records_are_written_as_their_version_has_always_been_written() {
 #[test]
 fn a_newer_version_is_refused_and_left_as_it_is() {
     let mut records = version_1();
-    records[4][1] = 4;
+    records[4][1] = 5;
     let dir = journal(&records);
     let path = segment::path(dir.path(), 1);
     let before = fs::read(&path).unwrap();
     let Err(VerifyError::Fault(fault)) = verify(dir.path(), &mut |_| {}) else {
         panic!("a newer version was verified")
     };
-    assert!(fault.what.contains("version 4 is not known"), "{fault}");
+    assert!(fault.what.contains("version 5 is not known"), "{fault}");
     assert_eq!((fault.lsn, fault.seq), (5, 5));
     assert!(matches!(open(dir.path()), Err(OpenError::Ledger(_))));
     assert_eq!(fs::read(&path).unwrap(), before);

@@ -271,8 +271,7 @@ impl Kept {
     /// Keeps where a hold is counted, if that is for good.
     fn keep(&mut self, record: &Record, located: Option<Located>) {
         if let (Record::Hold(hold), Some(located)) = (record, located)
-            && let Some(run) = hold.run()
-            && located.is_whole(&run)
+            && located.is_whole()
         {
             self.known.keep(hold.all_names(), located);
         }

@@ -77,6 +77,7 @@ impl State {
             Effect::Approve { proposal, .. } => Err(format!("{proposal} is approved by an act")),
             Effect::Tenant { .. }
             | Effect::Settings(_)
+            | Effect::CountScopes(_)
             | Effect::RateCard(_)
             | Effect::Terms { .. }
             | Effect::Grant(_)

@@ -22,6 +22,8 @@ pub(crate) struct Counters {
     /// look at them.
     total: Tally,
     bases: Bases,
+    /// From when on the scope is counted, if it may have been used before.
+    since: Option<Micros>,
 }
 
 /// What the totals were when the current window began, and what was posted since then for holds
@@ -55,6 +57,8 @@ struct Stored {
     since: Micros,
     /// Until when all bases are current.
     until: Micros,
+    /// From when on the scope is counted, if it may have been used before.
+    counted_since: Option<Micros>,
 }
 
 impl Serialize for Counters {
@@ -75,6 +79,7 @@ impl Serialize for Counters {
             bases: self.bases.iter().map(base).collect(),
             since: self.total.span.start,
             until: self.total.span.end,
+            counted_since: self.since,
         };
         stored.serialize(serializer)
     }
@@ -97,6 +102,7 @@ impl<'de> Deserialize<'de> for Counters {
         Ok(Self {
             total: Tally::of(span, &stored.posted, &stored.held),
             bases: Bases::of(stored.bases.iter().map(base)),
+            since: stored.counted_since,
         })
     }
 }
@@ -127,13 +133,20 @@ impl Bases {
 }
 
 impl Counters {
-    /// Counters of a scope that nothing has used yet.
-    pub(crate) fn new(windows: &[Span]) -> Self {
-        let base = |window: &Span| Tally::new(whole(window.start));
+    /// Counters of a scope that nothing has used yet; or that may have been used before `since`,
+    /// when it was not counted.
+    pub(crate) fn new(windows: &[Span], since: Option<Micros>) -> Self {
+        let base = |window: &Span| {
+            Tally::new(Span {
+                start: window.start,
+                end: since.map_or(window.start, |since| since.max(window.start)),
+            })
+        };
         let bases = Bases::of(windows.iter().map(base));
         Self {
             total: Tally::new(current(&bases, i64::MIN)),
             bases,
+            since,
         }
     }
 
@@ -199,8 +212,11 @@ impl Counters {
     }
 
     /// From when on the window of calendar `index` is counted, if `window` is the current one and
-    /// is not counted whole.
-    pub(crate) fn counted_since(&self, index: usize, window: &Span) -> Option<Micros> {
+    /// is not counted whole; for ever, where there is no index.
+    pub(crate) fn counted_since(&self, index: Option<usize>, window: &Span) -> Option<Micros> {
+        let Some(index) = index else {
+            return self.since;
+        };
         let base = self.bases.get(index);
         base.filter(|base| base.span.start == window.start)
             .and_then(counted_since)
@@ -295,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_hold_posts_in_the_window_of_its_own_instant() {
-        let mut counters = Counters::new(&FIRST);
+        let mut counters = Counters::new(&FIRST, None);
         counters.hold(&cost(5));
         assert_eq!(stands(&counters, &FIRST), (0, 5));
         counters.roll(&SECOND, 10, 20);
@@ -315,7 +331,7 @@ mod tests {
             Span { start: 0, end: 99 },
             Span { start: 4, end: 99 },
         ];
-        let mut counters = Counters::new(&windows);
+        let mut counters = Counters::new(&windows, None);
         counters.roll(&windows, 5, 10);
         counters.hold(&cost(5));
         counters.end(3, &cost(5), &cost(-4));
@@ -325,21 +341,24 @@ mod tests {
         let base = |start, posted, held| (start, cost(posted), cost(held), whole);
         let bases = vec![base(0_i64, 0, 0), base(0, 0, 0), base(4, -4, -5)];
         let mut wanted = Vec::new();
-        crate::codec::append(&mut wanted, &(cost(-4), cost(0), bases, 4_i64, 10_i64));
+        crate::codec::append(
+            &mut wanted,
+            &(cost(-4), cost(0), bases, 4_i64, 10_i64, whole),
+        );
         assert_eq!(bytes, wanted);
         assert_eq!(postcard::from_bytes(&bytes), Ok(counters));
     }
 
     #[test]
     fn a_window_that_was_not_touched_yet_is_empty() {
-        let mut counters = Counters::new(&FIRST);
+        let mut counters = Counters::new(&FIRST, None);
         counters.hold(&cost(5));
         assert_eq!(stands(&counters, &SECOND), (0, 0));
     }
 
     #[test]
     fn a_new_calendar_continues_a_twin_or_counts_from_now_on() {
-        let mut counters = Counters::new(&FIRST);
+        let mut counters = Counters::new(&FIRST, None);
         counters.hold(&cost(5));
         counters.end(1, &cost(5), &cost(5));
         counters.hold(&cost(7));
@@ -355,7 +374,7 @@ mod tests {
         assert_eq!(at(0), (5, 7));
         assert_eq!(at(1), (5, 7));
         assert_eq!(at(2), (0, 0));
-        let since = |i: usize| counters.counted_since(i, &windows[i]);
+        let since = |i: usize| counters.counted_since(Some(i), &windows[i]);
         assert_eq!((since(0), since(1), since(2)), (None, None, Some(7)));
         let mut bytes = Vec::new();
         crate::codec::append(&mut bytes, &counters);

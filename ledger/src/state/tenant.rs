@@ -36,8 +36,10 @@ pub(crate) type Places = [u32; 4];
 
 /// The place of the whole tenant's counters.
 const WHOLE: u32 = 0;
-/// The place of a scope that is not counted.
+/// The place of a scope that a run does not have.
 const NOWHERE: u32 = u32::MAX;
+/// The place of a scope that is not counted.
+const UNCOUNTED: u32 = u32::MAX - 1;
 
 /// The scopes of a tenant that are counted, and where.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -82,6 +84,8 @@ pub(crate) struct Tenant {
     names: Names,
     /// The counters: the whole tenant's first, then each scope's where `names` says.
     counters: Vec<Counters>,
+    /// Whether a scope was used that was not counted.
+    missed: bool,
 }
 
 /// The calendars that every tenant has, so that a new quota in UTC finds the use so far.
@@ -115,7 +119,8 @@ impl Tenant {
             adjustments: 0,
             calendars,
             names: Names::default(),
-            counters: vec![Counters::new(&windows)],
+            counters: vec![Counters::new(&windows, None)],
+            missed: false,
             windows,
             windows_end: i64::MIN,
         }
@@ -233,9 +238,9 @@ impl Tenant {
 
     /// From when on a rule's window around `at` is counted, if that is not from its start.
     pub(crate) fn counted_since(&self, rule: &Rule, at: Micros) -> Option<Micros> {
-        let index = rule.calendar?;
         let counters = self.at(rule.scope)?;
-        counters.counted_since(index, &self.window(index, at))
+        let window = rule.calendar.map(|index| self.window(index, at));
+        counters.counted_since(rule.calendar, &window.unwrap_or(Span::EVER))
     }
 
     /// All that the tenant has posted and holds.
@@ -250,23 +255,23 @@ impl Tenant {
     /// Whether these places of a run can be taken as they are: all are counted here, or not to be.
     pub(crate) fn counts(&self, places: Places) -> bool {
         let count = u32::try_from(self.counters.len()).unwrap_or(u32::MAX);
-        let here = |place: &u32| *place < count || *place == NOWHERE;
+        let here = |place: &u32| *place < count || *place >= UNCOUNTED;
         places.iter().all(here)
     }
 
     /// Where the scopes of a run are counted.
     pub(crate) fn places(&self, run: &Run<'_>) -> Places {
         let whose = &run.whose;
-        let place = |names: &Map<String, u32>, name: &str| names.get(name).copied();
+        let place =
+            |names: &Map<String, u32>, name: &str| names.get(name).copied().unwrap_or(UNCOUNTED);
         let names = &self.names;
         [
             WHOLE,
-            place(&names.projects, whose.project).unwrap_or(NOWHERE),
+            place(&names.projects, whose.project),
             whose
                 .function
-                .and_then(|name| place(&names.functions, name))
-                .unwrap_or(NOWHERE),
-            place(&names.keys, run.key).unwrap_or(NOWHERE),
+                .map_or(NOWHERE, |name| place(&names.functions, name)),
+            place(&names.keys, run.key),
         ]
     }
 
@@ -323,7 +328,7 @@ impl Tenant {
     pub(crate) fn count_scopes(&mut self, run: &Run<'_>, at: Micros, room: u64) -> Places {
         let (project, function) = (run.whose.project, run.whose.function);
         let places = self.places(run);
-        if room == 0 || all_counted(places, function.is_some()) {
+        if room == 0 || all_counted(places) {
             return places;
         }
         self.advance(at);
@@ -335,14 +340,21 @@ impl Tenant {
         ];
         for scope in scopes.iter().flatten() {
             if self.scopes() < most {
-                self.count(scope);
+                self.count(scope, at);
             }
         }
         self.places(run)
     }
 
-    /// The place of a scope, which is counted from now on.
-    fn count(&mut self, scope: &Scope) -> u32 {
+    /// Opens a hold that is counted at these places.
+    pub(crate) fn hold(&mut self, places: Places, at: Micros, amounts: &super::Amounts) {
+        self.missed |= !all_counted(places);
+        self.on_places(places, at, |counters| counters.hold(amounts));
+    }
+
+    /// The place of a scope, which is counted from now on. What is not counted yet was never used,
+    /// unless some scope has been missed.
+    fn count(&mut self, scope: &Scope, at: Micros) -> u32 {
         let (names, name) = match scope {
             Scope::Tenant => return WHOLE,
             Scope::Project(name) => (&mut self.names.projects, name),
@@ -352,9 +364,10 @@ impl Tenant {
         if let Some(place) = names.get(name) {
             return *place;
         }
-        let place = u32::try_from(self.counters.len()).unwrap_or(NOWHERE);
+        let place = u32::try_from(self.counters.len()).unwrap_or(UNCOUNTED);
         names.insert(name.clone(), place);
-        self.counters.push(Counters::new(&self.windows));
+        let since = self.missed.then_some(at);
+        self.counters.push(Counters::new(&self.windows, since));
         place
     }
 
@@ -413,7 +426,7 @@ impl Tenant {
         }
         let changed = later.iter_mut().flat_map(|(_, rules)| rules);
         for rule in rules.iter_mut().chain(changed) {
-            rule.scope = self.count(&rule.quota.scope);
+            rule.scope = self.count(&rule.quota.scope, at);
         }
         let plan = |(from, rules)| Plan {
             from,
@@ -434,9 +447,8 @@ impl Tenant {
 }
 
 /// Whether all scopes of a run are counted.
-pub(crate) fn all_counted(places: Places, function: bool) -> bool {
-    let [_whole, project, of_function, key] = places;
-    project != NOWHERE && key != NOWHERE && (of_function != NOWHERE || !function)
+pub(crate) fn all_counted(places: Places) -> bool {
+    !places.contains(&UNCOUNTED)
 }
 
 /// Rules of quotas, with the calendars that they need; where they are counted comes later.

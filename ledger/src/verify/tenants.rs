@@ -156,9 +156,10 @@ impl Tenants {
                 if let Some((tenant, _)) = self.state.find(run.whose.tenant) {
                     self.tenant(window, sorted, tenant);
                 }
-                // An audit counts all scopes.
-                let located = self.state.count(&run, put.hold.at, &Bounds::audit())?;
-                self.known.keep(names, located);
+                let located = self.state.count(&run, put.hold.at)?;
+                if located.is_whole() {
+                    self.known.keep(names, located);
+                }
                 located
             }
         };
