@@ -129,7 +129,7 @@ fn look(app: &App, name: &str, since_us: i64) -> Result<(), String> {
         events: Vec::new(),
     };
     for (budget, state) in states(app, &tenant) {
-        let current = Span::of(&state, posted(app, &tenant, budget, &state)?);
+        let current = Span::of(&state);
         look.fire(budget, &current);
         if let Some(before) = before(app, name, budget, &state, since_us)? {
             look.fire(budget, &before);
@@ -165,11 +165,11 @@ struct Span {
 }
 
 impl Span {
-    fn of(state: &QuotaState, posted: u128) -> Span {
+    fn of(state: &QuotaState) -> Span {
         Span {
             starts_at: state.starts_at,
             resets_at: state.resets_at,
-            posted,
+            posted: state.posted,
         }
     }
 
@@ -181,22 +181,6 @@ impl Span {
         let length = end.saturating_sub(start);
         end.saturating_add(length).saturating_add(86_400_000_000)
     }
-}
-
-/// What was used in the current window.
-///
-/// The ledger counts windows of other zones than UTC from the instant at which a budget first names
-/// them; until that window ends, the usage report has the whole of it, but not by key.
-fn posted(app: &App, tenant: &Tenant, budget: &Budget, state: &QuotaState) -> Result<u128, String> {
-    let quota = &budget.quota;
-    let (Some(start), Some(end)) = (state.starts_at, state.resets_at) else {
-        return Ok(state.posted);
-    };
-    if quota.timezone == "UTC" || tenant.budgets_us < start {
-        return Ok(state.posted);
-    }
-    let whole = reported(app, &tenant.profile.name, budget, (start, end))?;
-    Ok(whole.unwrap_or(state.posted))
 }
 
 /// The window before the current one, if something has run that began before the current one.
@@ -390,8 +374,7 @@ pub(crate) fn standings(app: &App, tenant: &Tenant) -> Result<Vec<Standing>, Api
     let name = &tenant.profile.name;
     let mut standings = Vec::with_capacity(tenant.budgets.len());
     for (budget, state) in states(app, tenant) {
-        let posted = posted(app, tenant, budget, &state).map_err(ApiError::internal)?;
-        let span = Span::of(&state, posted);
+        let span = Span::of(&state);
         let all = budget.thresholds.iter().copied();
         let fired = all.filter(|percent| {
             let id = event_id(name, budget, &span, *percent);
@@ -400,7 +383,7 @@ pub(crate) fn standings(app: &App, tenant: &Tenant) -> Result<Vec<Standing>, Api
         standings.push(Standing {
             fired: fired.collect(),
             budget: budget.clone(),
-            posted,
+            posted: state.posted,
             resets_at: state.resets_at,
         });
     }

@@ -13,8 +13,9 @@ mod webhooks;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
-use ledger::{Act, Effect, Ledger, Quota, QuotaChange, Settings, StartCaps};
+use ledger::{Act, Ledger, Quota, QuotaChange, Rejection, Settings, StartCaps};
 
 use crate::clock::Clock;
 use crate::config::{Tier, Tokens};
@@ -24,6 +25,11 @@ use budgets::Budget;
 pub(crate) use documents::{LimitsDoc, ProfileDoc, TokenDoc};
 use quotas::Change;
 pub(crate) use webhooks::{Webhook, WebhookDoc};
+
+/// How often the use of running windows is found before the caller is told to try again, and how
+/// long to wait in between.
+const COUNTS_MAX: u32 = 50;
+const COUNT_AGAIN: Duration = Duration::from_millis(20);
 
 /// A tenant as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +45,9 @@ pub(crate) struct Tenant {
     /// Its own limits, and the entry that set them, zero for none.
     pub(crate) limits: LimitsDoc,
     pub(crate) limits_seq: u64,
-    /// Its budgets, the entry that set them, zero for none, and when that was.
+    /// Its budgets, and the entry that set them, zero for none.
     pub(crate) budgets: Vec<Budget>,
     pub(crate) budgets_seq: u64,
-    pub(crate) budgets_us: i64,
 }
 
 /// The registry; shared by all requests.
@@ -153,7 +158,6 @@ impl Registry {
         for tenant in self.tenants(None, usize::MAX) {
             let act = Act {
                 document: Some(documents::bytes(&tenant.profile)),
-                effect: Some(self.effect(&tenant)),
                 ..act(
                     &Actor::server(),
                     "tier.apply",
@@ -161,7 +165,7 @@ impl Registry {
                     &tenant.profile.name,
                 )
             };
-            self.record(act).await?;
+            self.record_settings(act, self.settings(&tenant)).await?;
         }
         let act = Act {
             document: Some(now),
@@ -201,7 +205,6 @@ impl Registry {
             limits_seq: 0,
             budgets: Vec::new(),
             budgets_seq: 0,
-            budgets_us: 0,
         };
         self.put(actor, ("tenant.create", Subject::Profile), tenant, None)
             .await
@@ -282,11 +285,10 @@ impl Registry {
         let name = tenant.profile.name.clone();
         let act = Act {
             document: Some(document),
-            effect: Some(self.effect(&tenant)),
             expect,
             ..act(actor, action, kind, &name)
         };
-        let entry = self.record(act).await?;
+        let entry = self.record_settings(act, self.settings(&tenant)).await?;
         match subject {
             Subject::Profile => {}
             Subject::Quotas => tenant.quotas_seq = entry,
@@ -301,12 +303,12 @@ impl Registry {
     }
 
     /// Everything that the ledger decides a tenant's holds by.
-    fn effect(&self, tenant: &Tenant) -> Effect {
+    fn settings(&self, tenant: &Tenant) -> Settings {
         let change = |change: &Change| QuotaChange {
             effective_at: change.effective_us,
             quotas: self.counted_quotas(tenant, &change.quotas),
         };
-        Effect::Settings(Settings {
+        Settings {
             tenant: tenant.profile.name.clone(),
             suspended: tenant.profile.suspended,
             concurrency: tenant.limits.concurrency,
@@ -316,7 +318,31 @@ impl Registry {
             },
             quotas: self.counted_quotas(tenant, &tenant.quotas),
             changes: tenant.changes.iter().map(change).collect(),
-        })
+        }
+    }
+
+    /// Records an act that replaces a tenant's settings; the entry that it became. A quota that is
+    /// new counts its running window from the beginning, so what that has seen is found first, and
+    /// once more where runs of before it have ended meanwhile.
+    async fn record_settings(&self, act: Act, settings: Settings) -> Result<u64, ApiError> {
+        for _ in 0..COUNTS_MAX {
+            let (ledger, settings) = (self.ledger.clone(), settings.clone());
+            let counted = tokio::task::spawn_blocking(move || ledger.counted(settings)).await;
+            let effect = counted.map_err(ApiError::internal)?;
+            let act = Act {
+                effect: Some(effect.map_err(ApiError::internal)?),
+                ..act.clone()
+            };
+            let now_us = self.clock.wall_us();
+            match self.ledger.act(act)?.await? {
+                Err(Rejection::Moved) => tokio::time::sleep(COUNT_AGAIN).await,
+                recorded => {
+                    let entry = recorded.map(|recorded| recorded.entry);
+                    return entry.map_err(|no| rejected(no, now_us));
+                }
+            }
+        }
+        Err(rejected(Rejection::Moved, self.clock.wall_us()))
     }
 
     /// Records an act; the entry that it became.

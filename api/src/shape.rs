@@ -75,8 +75,8 @@ pub(crate) struct QuotaView {
     pub held: String,
     /// What a hold may still take; decimal.
     pub free: String,
-    /// From when on the current window, or the lifetime, is counted, where that is not from its start;
-    /// else null.
+    /// From when on the current window, or the lifetime, is counted, where that is not from its
+    /// start; else null.
     pub counted_since: Option<String>,
     /// When the window ends; null for a lifetime.
     pub resets_at: Option<String>,

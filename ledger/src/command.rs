@@ -8,7 +8,7 @@ use crate::id::Id;
 use crate::money::Money;
 use crate::period::Period;
 use crate::quantity::{Ceiling, OnLow, Quantities};
-use crate::quota::{Left, Quota, QuotaChange, StartCaps};
+use crate::quota::{Left, Quota, QuotaChange, Scope, StartCaps, Window};
 use crate::rate::{Charge, RateCard};
 
 /// Ties a hold to a caller's retry key, within the tenant.
@@ -187,11 +187,51 @@ pub enum Effect {
         /// Whom the actor's key stands for.
         subject: String,
     },
-    /// Makes a tenant known, or replaces its settings as a whole.
+    /// Makes a tenant known, or replaces its settings as a whole. Windows that no quota has named
+    /// before are counted from this act on; see [`Effect::Counted`].
     Settings(Settings),
     /// Says how many scopes are counted from now on. A ledger that is opened with other bounds than
     /// the journal's records it by itself.
     CountScopes(ScopeBounds),
+    /// The same as [`Effect::Settings`], with what the windows that its quotas name have seen
+    /// already; made by [`crate::Ledger::counted`].
+    Counted {
+        /// The settings.
+        settings: Settings,
+        /// Of each window that is not counted from its beginning yet.
+        before: Vec<Before>,
+    },
+}
+
+impl Effect {
+    /// The settings that it replaces, as a whole.
+    pub fn settings(&self) -> Option<&Settings> {
+        match self {
+            Self::Settings(settings) | Self::Counted { settings, .. } => Some(settings),
+            _ => None,
+        }
+    }
+}
+
+/// What a scope has posted for holds that were opened before a window began: what it posts beyond
+/// that counts in the window. Recorded, so that nothing has to be found again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Before {
+    /// Whose.
+    pub scope: Scope,
+    /// Which calendar's.
+    pub window: Window,
+    /// In which zone.
+    pub timezone: String,
+    /// When the window began.
+    pub start: Micros,
+    /// What was posted.
+    pub posted: Quantities,
+    /// What that cost, with adjustments where it is the whole tenant's.
+    pub cost: Money,
+    /// The tenant's open holds that were opened before, when this was found: once one of them has
+    /// ended it does not hold any more.
+    pub open: u64,
 }
 
 /// How many scopes (projects, functions, keys) are counted before a quota names them.
@@ -230,8 +270,8 @@ pub struct Settings {
     /// All its quotas until the first change.
     pub quotas: Vec<Quota>,
     /// The changes, the earliest first. Those whose instant has passed count too: of all, the last
-    /// one that has come is in force. What they count is counted from now on, so that a quota
-    /// finds its window's use when it comes into force.
+    /// one that has come is in force. What they count is counted from when they are recorded, so
+    /// that a quota finds its window's use when it comes into force.
     pub changes: Vec<QuotaChange>,
 }
 

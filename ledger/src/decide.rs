@@ -446,8 +446,14 @@ fn room_for(desk: Desk<'_>, act: &Act) -> Result<(), Rejection> {
         });
     }
     let limit = desk.options.tenants_max;
-    if let Some(Effect::Tenant { tenant, .. } | Effect::Settings(Settings { tenant, .. })) =
-        &act.effect
+    if let Some(
+        Effect::Tenant { tenant, .. }
+        | Effect::Settings(Settings { tenant, .. })
+        | Effect::Counted {
+            settings: Settings { tenant, .. },
+            ..
+        },
+    ) = &act.effect
     {
         let known = desk.state.tenant(tenant).is_some();
         if !known && check::wide(desk.state.tenants_len()) >= limit {

@@ -9,9 +9,7 @@ use std::thread::{self, JoinHandle};
 use crate::absorb;
 use crate::charges::Charges;
 use crate::clock::{Clock, Micros};
-use crate::command::{
-    Act, Effect, Held, HoldRequest, Receipt, Recorded, Released, ScopeBounds, Settlement,
-};
+use crate::command::{Act, Held, HoldRequest, Receipt, Recorded, Released, Settlement};
 use crate::commit;
 use crate::decide::{self, Desk};
 use crate::entries;
@@ -25,13 +23,12 @@ use crate::query::{
     ChargeQuery, Denials, Document, EntryPage, EntryQuery, Estimate, GrantState, Head, Health,
     Terms, UsageQuery, UsageReport,
 };
-use crate::quota::QuotaState;
 use crate::rate::RateCard;
 use crate::reconcile::{self, Reconciled};
 use crate::recover::{self, Recovered};
 use crate::rejection::Rejection;
 use crate::shared::{Shared, Stop};
-use crate::state::{Bounds, Subject, Tenant};
+use crate::state::{Bounds, Subject};
 use crate::sync::{Carrier, Handover, Sync};
 use crate::ticket::{Answer, Ticket, ticket};
 use crate::usage;
@@ -142,30 +139,6 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Records how many scopes are counted from now on, if that is not what the journal says.
-    fn record_bounds(&self, recorded: ScopeBounds) {
-        let wanted = self.inner.shared.options.scopes();
-        if wanted == recorded {
-            return;
-        }
-        let subject = "ledger/scopes".to_owned();
-        let ScopeBounds { in_all, per_tenant } = wanted;
-        let recorded = self.act(Act {
-            actor: "server".to_owned(),
-            action: "ledger.count_scopes".to_owned(),
-            subject,
-            tenant: None,
-            reason: Some(format!("{in_all} in all, {per_tenant} of a tenant")),
-            document: None,
-            effect: Some(Effect::CountScopes(wanted)),
-            expect: None,
-        });
-        let recorded = recorded.map(Ticket::wait);
-        if !matches!(recorded, Ok(Ok(Ok(_)))) {
-            tracing::warn!(?recorded, "the bounds of scopes stay as they were");
-        }
-    }
-
     /// Sets aside the worst case of a run. Busy while the queue is full, the disk has no room for
     /// another segment, or the ledger cannot be written.
     pub fn hold(&self, request: HoldRequest) -> Result<Ticket<Result<Held, Rejection>>, Busy> {
@@ -232,16 +205,6 @@ impl Ledger {
     /// All open holds, oldest first.
     pub fn open_holds(&self) -> Vec<Arc<Hold>> {
         self.inner.shared.fresh_view().state.open_holds()
-    }
-
-    /// A tenant's quotas and how they stand; `None` for an unknown tenant.
-    pub fn quotas(&self, tenant: &str) -> Option<Vec<QuotaState>> {
-        let now = self.inner.shared.clock.now_us();
-        let view = self.inner.shared.fresh_view();
-        let at = now.max(view.state.at);
-        view.state
-            .tenant(tenant)
-            .map(|tenant| quota_states(tenant, at))
     }
 
     /// By which cards a tenant is charged and what credit it has; `None` for an unknown tenant.
@@ -468,28 +431,9 @@ fn document(subject: &str, found: &Subject) -> Option<Document> {
     })
 }
 
-fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
-    let state = |rule: &crate::state::Rule| {
-        let quota = rule.quota.clone();
-        let (posted, held, window) = tenant.standing(rule, at);
-        let limit = quota.limit.saturating_add(quota.overdraft);
-        let free = limit.saturating_sub(posted.saturating_add(held));
-        let resets_at = (window.end != i64::MAX).then_some(window.end);
-        QuotaState {
-            quota,
-            posted,
-            held,
-            free,
-            counted_since: tenant.counted_since(rule, at),
-            starts_at: resets_at.map(|_| window.start),
-            resets_at,
-        }
-    };
-    tenant.rules(at).all().iter().map(state).collect()
-}
-
 mod books;
 mod prove;
+mod quotas;
 pub use self::prove::{Consistency, Inclusion};
 
 #[cfg(test)]
@@ -502,3 +446,5 @@ mod paid;
 mod scopes;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod windows;

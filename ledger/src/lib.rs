@@ -9,6 +9,7 @@
 mod absorb;
 mod adjust;
 mod backup;
+mod before;
 mod calendar;
 mod charges;
 mod clock;
@@ -58,8 +59,8 @@ pub use backup::{Copied, copy_journal};
 pub use charges::{Charges, read_entries};
 pub use clock::{Clock, Micros};
 pub use command::{
-    Act, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released, ScopeBounds,
-    Settings, Settlement,
+    Act, Before, Effect, Grant, Held, HoldRequest, Idempotency, Receipt, Recorded, Released,
+    ScopeBounds, Settings, Settlement,
 };
 pub use entry::{Acted, Adjusted, Body, Entry, EntryKind, Funding, Hold, Settled};
 pub use error::{Busy, Error, Failed, Fault, OpenError, QueryError, VerifyError};

@@ -118,10 +118,8 @@ pub enum Mode {
 
 /// A cap on one meter in one scope per window. At most one per scope, meter, window and zone.
 ///
-/// A new quota counts what its window has seen already, if it is per day or month in UTC or per
-/// lifetime. Minutes, hours and other zones are counted from when a quota of the tenant, or one to
-/// come, first names them: the first window may then let more pass than the limit, never less, and
-/// [`QuotaState::counted_since`] tells of it.
+/// A new quota counts what its window has seen already; see [`crate::Ledger::counted`].
+/// [`QuotaState::counted_since`] tells where that is not known.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Quota {
     /// Whose use counts.

@@ -35,7 +35,7 @@ const VERSION: u8 = 1;
 const VERSION_BOOKS: u8 = 2;
 /// Since quotas to come and caps on starts.
 const VERSION_SETTINGS: u8 = 3;
-/// Since bounds of the scopes that are counted.
+/// Since bounds of the scopes that are counted, and windows counted from before.
 const VERSION_SCOPES: u8 = 4;
 /// The last version.
 const VERSION_LAST: u8 = VERSION_SCOPES;
@@ -401,7 +401,7 @@ fn version(entry: &Entry) -> u8 {
             | Effect::Reject { .. },
         ) => VERSION_BOOKS,
         Some(Effect::Settings(_)) => VERSION_SETTINGS,
-        Some(Effect::CountScopes(_)) => VERSION_SCOPES,
+        Some(Effect::CountScopes(_) | Effect::Counted { .. }) => VERSION_SCOPES,
         _ => VERSION,
     }
 }

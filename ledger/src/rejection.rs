@@ -95,6 +95,9 @@ pub enum Rejection {
         /// The entry of its last act; zero if there is none.
         seq: u64,
     },
+    /// A window began, or a run of before it ended, while what it had seen was being found.
+    #[error("the running windows have moved on while their use was counted; try again")]
+    Moved,
     /// The period cannot be closed.
     #[error("period {period} {fault}")]
     NotClosable {

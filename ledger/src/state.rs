@@ -35,7 +35,7 @@ use self::tenant::all_counted;
 pub(crate) use self::tenant::{Places, Stands, Tenant};
 use crate::adjust::Adjustments;
 use crate::clock::Micros;
-use crate::command::{Effect, Idempotency, ScopeBounds, Settings};
+use crate::command::{Before, Effect, Idempotency, ScopeBounds, Settings};
 use crate::entry::{Acted, Body, Entry};
 use crate::hash::{Map, Set};
 use crate::id::Id;
@@ -384,9 +384,12 @@ impl State {
                 quotas,
             }) => {
                 let settings = Settings::plain(tenant, *suspended, *concurrency, quotas);
-                self.take_settings(&settings, entry.at)?;
+                self.take_settings(&settings, &[], entry.at)?;
             }
-            Some(Effect::Settings(settings)) => self.take_settings(settings, entry.at)?,
+            Some(Effect::Settings(settings)) => self.take_settings(settings, &[], entry.at)?,
+            Some(Effect::Counted { settings, before }) => {
+                self.take_settings(settings, before, entry.at)?;
+            }
             Some(Effect::CountScopes(bounds)) => self.bounds = *bounds,
             Some(Effect::Terms {
                 tenant,
@@ -411,8 +414,13 @@ impl State {
         Ok(())
     }
 
-    /// Takes over a tenant's settings.
-    fn take_settings(&mut self, settings: &Settings, at: Micros) -> Result<(), String> {
+    /// Takes over a tenant's settings, and what windows have seen before.
+    fn take_settings(
+        &mut self,
+        settings: &Settings,
+        before: &[Before],
+        at: Micros,
+    ) -> Result<(), String> {
         let name = &settings.tenant;
         let place = self.tenant_place(name);
         let here = |open: &&Open| open.located.tenant == place;
@@ -421,7 +429,7 @@ impl State {
         let tenant = Self::tenant_at(&mut self.tenants, place)
             .ok_or_else(|| format!("tenant `{name}` is not known"))?;
         let counted = tenant.scopes();
-        tenant.set(settings, at, open)?;
+        tenant.set((settings, before), at, open)?;
         self.scopes += tenant.scopes() - counted;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::TestServer;
 
@@ -152,23 +152,32 @@ fn the_tenants_own_list_lies_over_its_tier() {
     assert!(meters(&own).contains(&"cpu_us".to_owned()), "{own}");
 }
 
-/// Minutes and hours are counted from when they are first named; a change to come names them
-/// in time.
+/// What was used before a quota was there counts in its window, also in a zone of its own.
 #[test]
-fn a_window_that_is_not_counted_whole_says_so() {
+fn a_quota_counts_its_window_from_the_beginning() {
     let server = TestServer::start();
     let owner = server.tenant("acme");
-    let list = json!([{"meter": "executions", "window": "day", "limit": "9"},
-        {"meter": "wall_us", "window": "month", "limit": "9000000", "timezone": "Asia/Kathmandu"}]);
-    server.quota("acme", &list);
-    let quotas = owner.get("/v1/quotas").expect(200);
-    let since = |window: &str| {
+    for _ in 0..2 {
+        let ran = owner.post("/v1/executions", &json!({"code": "print(1)"}));
+        ran.expect(200);
+    }
+    let quota = json!({"meter": "executions", "window": "month", "limit": "3",
+        "timezone": "Asia/Kathmandu"});
+    for _ in 0..2 {
+        server.quota("acme", &json!([quota]));
+        let quotas = owner.get("/v1/quotas").expect(200);
         let mut items = quotas["items"].as_array().unwrap().iter();
-        let found = items.find(|quota| quota["quota"].as_str().unwrap().contains(window));
-        found.unwrap()["counted_since"].clone()
-    };
-    assert_eq!(since("executions/day"), json!(null), "{quotas}");
-    assert!(since("wall_us/month@").is_string(), "{quotas}");
+        let found = items.find(|one| one["quota"].as_str().unwrap().contains("month@"));
+        let found = found.unwrap();
+        assert_eq!(found["posted"], "2", "{quotas}");
+        assert_eq!(found["counted_since"], Value::Null, "{quotas}");
+        // Dropped in between.
+        server.quota("acme", &json!([]));
+    }
+    server.quota("acme", &json!([quota]));
+    let run = || owner.post("/v1/executions", &json!({"code": "print(1)"}));
+    run().expect(200);
+    run().problem(429, "quota_exceeded");
 }
 
 #[test]

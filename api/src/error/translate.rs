@@ -41,6 +41,10 @@ pub(crate) fn rejected(rejection: Rejection, now_us: i64) -> ApiError {
         Rejection::Conflict { .. } => ApiError::Conflict {
             detail: "it was changed since you looked".to_owned(),
         },
+        Rejection::Moved => ApiError::Unavailable {
+            reason: detail,
+            retry: Retry::Safe,
+        },
         Rejection::TooManyHolds { .. } => ApiError::Overloaded {
             detail: "as many executions are open as the ledger may hold",
         },

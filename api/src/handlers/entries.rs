@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::{
-    Acted, Adjusted, Adjustment, Body, Effect, Entry, EntryKind, EntryQuery, Funding, Hold,
-};
+use ledger::{Acted, Adjusted, Adjustment, Body, Entry, EntryKind, EntryQuery, Funding, Hold};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -324,9 +322,7 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
 
 /// The changes of quotas that an act on quotas has left to come.
 fn quota_changes(acted: &Acted) -> Option<Vec<QuotaChangeView>> {
-    let Some(Effect::Settings(settings)) = &acted.effect else {
-        return None;
-    };
+    let settings = acted.effect.as_ref()?.settings()?;
     let changes = settings.changes.iter();
     let views = changes.map(|change| QuotaChangeView {
         effective_at: rfc3339(change.effective_at),

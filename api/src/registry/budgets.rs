@@ -208,7 +208,6 @@ impl Registry {
         let _acts = self.acts.lock().await;
         let mut tenant = self.known(name)?;
         tenant.budgets = budgets;
-        tenant.budgets_us = self.clock.wall_us();
         self.put(actor, ("budgets.set", Subject::Budgets), tenant, expect)
             .await
     }

@@ -99,7 +99,6 @@ pub(super) fn fold(ledger: &Ledger, tier: &Tier, state: &mut State) {
                 .and_then(|document| read(&document.subject, &document.bytes))
                 .unwrap_or_else(|| LimitsDoc::of_tier(tier)),
             budgets_seq: budgets.as_ref().map_or(0, |document| document.seq),
-            budgets_us: budgets.as_ref().map_or(0, |document| document.at),
             budgets: budgets.map_or_else(Vec::new, |document| {
                 budgets::parse(&document.subject, &document.bytes)
             }),

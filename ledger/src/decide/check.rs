@@ -104,7 +104,12 @@ pub(super) fn act(options: &Options, act: &Act) -> Result<(), Rejection> {
             name(options, "tenant", tenant)?;
             quotas(options, list)
         }
-        Some(Effect::Settings(wanted)) => settings(options, wanted),
+        Some(
+            Effect::Settings(wanted)
+            | Effect::Counted {
+                settings: wanted, ..
+            },
+        ) => settings(options, wanted),
         Some(Effect::Terms { rate_card, .. }) => {
             text(options, "rate_card", rate_card.as_deref().unwrap_or(""))
         }

@@ -14,6 +14,13 @@ pub(super) fn check(desk: Desk<'_>, effect: &Effect) -> Result<(), Rejection> {
     match effect {
         Effect::RateCard(card) => one_currency(desk.state, card),
         Effect::Tenant { .. } | Effect::Settings(_) | Effect::CountScopes(_) => Ok(()),
+        Effect::Counted { settings, before } => {
+            if desk.state.still_before(settings, before, desk.at) {
+                Ok(())
+            } else {
+                Err(Rejection::Moved)
+            }
+        }
         Effect::Terms {
             tenant, rate_card, ..
         } => terms(desk, tenant, rate_card.as_deref()),

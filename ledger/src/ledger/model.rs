@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use tempfile::TempDir;
 
-use self::naive::{DAY, DECEMBER, get, in_scope, price, start};
+use self::naive::{DAY, DECEMBER, get, in_scope, price, start_in};
 use self::op::{Op, Question, op, question};
 use self::rules::Rules;
 use crate::testing::*;
@@ -111,24 +111,20 @@ impl Model {
 
     /// Posted and held of a quota in the window around `at`.
     fn stands(&self, tenant: &str, quota: &Quota, at: Micros) -> (u128, u128) {
-        let current = start(quota.window, at);
-        let place = TENANTS.iter().position(|name| *name == tenant).unwrap();
-        let since = self.settings[place]
-            .since
-            .get(&quota.window)
-            .map_or(0, |since| since.0);
+        let start = |at| start_in(&quota.timezone, quota.window, at);
+        let current = start(at);
         let (mut posted, mut held) = (0, 0);
         for run in &self.runs {
             let mine = run.request.tenant == tenant && in_scope(&quota.scope, &run.request);
-            if !mine || start(quota.window, run.held.opened_at) != current {
+            if !mine || start(run.held.opened_at) != current {
                 continue;
             }
             match &run.end {
                 None => held += get(&run.held.quantities, run.held.amount.0, quota.meter),
-                Some(Some((used, _, cost))) if run.entry > since => {
+                Some(Some((used, _, cost))) => {
                     posted += get(used, *cost, quota.meter);
                 }
-                Some(_) => {}
+                Some(None) => {}
             }
         }
         (posted, held)

@@ -36,7 +36,7 @@ fn of_key(key: &str, window: Window, limit: u128) -> Quota {
 fn set(ledger: &Ledger, quotas: &[Quota]) -> i64 {
     let settings = Settings::plain("acme", false, 100, quotas);
     let act = Act {
-        effect: Some(Effect::Settings(settings)),
+        effect: Some(caught_up(ledger).counted(settings).unwrap()),
         ..tenant("acme", 0, Vec::new())
     };
     ledger.now_act(act).unwrap().at

@@ -231,10 +231,21 @@ pub(super) fn version_3() -> Vec<Vec<u8>> {
     vec![entry(3, 12, DECEMBER + 2, quota(settings.u(1), 70))]
 }
 
-/// Version 4, after version 3: effect `CountScopes`. 13 entries.
+/// Version 4, after version 3: effects `CountScopes`, `Counted`. 14 entries.
 pub(super) fn version_4() -> Vec<Vec<u8>> {
     let scopes = acted("ledger.count_scopes", "ledger/scopes", None, None).none();
-    vec![entry(4, 13, DECEMBER + 3, scopes.some().u(10).u(900).u(70))]
+    let counted = acted("quotas.set", "quotas/acme", Some("acme"), None).none();
+    let counted = counted.some().u(11).s("acme").byte(0).u(4).none().none();
+    // A quota: of the project, CPU time, by hour, in Berlin, limit, hard, overdraft; no change.
+    let counted = counted.u(1).u(1).s("web").u(1).u(1).s("Europe/Berlin");
+    let counted = counted.u(9).u(0).u(0).u(0);
+    // What was posted before its hour began, and no hold was open.
+    let counted = counted.u(1).u(1).s("web").u(1).s("Europe/Berlin");
+    let counted = quantities(counted.i(DECEMBER.into()), 1, 500_000, 1_000_000, 500 << 20);
+    vec![
+        entry(4, 13, DECEMBER + 3, scopes.some().u(10).u(900).u(70)),
+        entry(4, 14, DECEMBER + 4, counted.i(7_200_000).u(0)),
+    ]
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 4] {

@@ -195,7 +195,7 @@ fn journals_of_version_3_tell_what_they_told() {
 fn journals_of_version_4_tell_what_they_told() {
     let dir = journal(&all());
     let verified = verify(dir.path(), &mut |_| {}).unwrap();
-    assert_eq!((verified.commands, verified.entries), (18, 13));
+    assert_eq!((verified.commands, verified.entries), (19, 14));
     let bounds = crate::ScopeBounds {
         in_all: 900,
         per_tenant: 70,
@@ -208,10 +208,35 @@ fn journals_of_version_4_tell_what_they_told() {
     for _ in 0..2 {
         let ledger = Ledger::open(options.clone(), HandClock::at(DECEMBER + 10)).unwrap();
         assert_eq!(ledger.shared().view().state.bounds, bounds);
+        let quota = &ledger.quotas("acme").unwrap()[0];
+        assert_eq!(quota.quota.timezone, "Europe/Berlin");
+        assert_eq!((quota.posted, quota.counted_since), (0, None));
         // They are those of the options: there is nothing to record.
         assert_eq!(ledger.head().root, verified.root);
         ledger.close().unwrap();
     }
+}
+
+#[test]
+fn an_audit_finds_a_window_that_has_seen_what_was_never_posted() {
+    let mut records = all();
+    let last = records.pop().unwrap();
+    let mut entry = whole(&last).unwrap().unwrap();
+    let Body::Acted(acted) = &mut entry.body else {
+        panic!("the last record is no act")
+    };
+    let Some(Effect::Counted { before, .. }) = &mut acted.effect else {
+        panic!("the last act counts no windows")
+    };
+    before[0].posted.executions += 1;
+    let mut forged = Vec::new();
+    encode(&entry, &mut forged);
+    records.push(forged);
+    let Err(VerifyError::Fault(fault)) = verify(journal(&records).path(), &mut |_| {}) else {
+        panic!("the audit believes it")
+    };
+    assert!(fault.what.contains("windows"), "{fault}");
+    assert_eq!(fault.seq, 14);
 }
 
 #[test]

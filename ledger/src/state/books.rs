@@ -78,6 +78,7 @@ impl State {
             Effect::Tenant { .. }
             | Effect::Settings(_)
             | Effect::CountScopes(_)
+            | Effect::Counted { .. }
             | Effect::RateCard(_)
             | Effect::Terms { .. }
             | Effect::Grant(_)

@@ -1,11 +1,13 @@
 //! What is read of a state: tenants, holds, cards, retry keys and subjects.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use super::idempotency::Opened;
 use super::{Card, Located, Open, State, Subject, Tenant};
 use crate::clock::Micros;
+use crate::command::{Before, Settings};
 use crate::entry::Hold;
 use crate::id::Id;
 use crate::record::{OpenHold, Run};
@@ -124,6 +126,48 @@ impl State {
         self.keys
             .get(tenant)
             .and_then(|keys| keys.get(key, at, ttl))
+    }
+
+    /// What the windows around `at` that a tenant's quotas name, and that are not counted from
+    /// their beginning, have seen in all; what counts in them is still to be left out.
+    pub(crate) fn before(&self, settings: &Settings, at: Micros) -> Vec<Before> {
+        let Some((place, tenant)) = self.find(&settings.tenant) else {
+            return Vec::new();
+        };
+        let mut found: Vec<Before> = Vec::new();
+        for quota in settings.all_quotas() {
+            if found.iter().any(|one| one.is_of(quota)) {
+                continue;
+            }
+            found.extend(tenant.before(quota, at));
+        }
+        let mut open = BTreeMap::new();
+        for one in &mut found {
+            let of = |start| self.opened_before(place, start);
+            one.open = *open.entry(one.start).or_insert_with_key(|start| of(*start));
+        }
+        found
+    }
+
+    /// Whether that still is all that they have seen, at `at`.
+    pub(crate) fn still_before(&self, settings: &Settings, before: &[Before], at: Micros) -> bool {
+        let now = self.before(settings, at);
+        let same = |(now, then): (&Before, &Before)| {
+            let more = then.posted.above(&now.posted);
+            let found = Before {
+                posted: now.posted,
+                cost: now.cost,
+                ..then.clone()
+            };
+            *now == found && more.is_zero()
+        };
+        now.len() == before.len() && now.iter().zip(before).all(same)
+    }
+
+    /// How many of a tenant's open holds were opened before an instant.
+    fn opened_before(&self, tenant: u32, at: Micros) -> u64 {
+        let mine = |open: &&Open| open.located.tenant == tenant && open.hold.opened_at < at;
+        u64::try_from(self.holds.values().filter(mine).count()).unwrap_or(u64::MAX)
     }
 
     /// How many retry keys of a tenant are kept, and when the oldest ends.

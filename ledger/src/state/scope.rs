@@ -222,6 +222,11 @@ impl Counters {
             .and_then(counted_since)
     }
 
+    /// Whether it is counted since before an instant.
+    pub(crate) fn is_counted_at(&self, at: Micros) -> bool {
+        self.since.is_none_or(|since| since <= at)
+    }
+
     /// A word of each cache line that a hold, or the end of one, needs; what is `checked` needs the
     /// first windows too.
     pub(crate) fn near(&self, checked: bool) -> u64 {
@@ -241,13 +246,14 @@ impl Counters {
 
     /// Takes over other calendars. `from` names for each new calendar the old one that it
     /// continues; a calendar that continues none counts from `at` on, with `open(start)` being what
-    /// is held for holds opened before `start`.
+    /// is held for holds opened before `start`; unless `before` knows what was posted for these by
+    /// then.
     pub(crate) fn recalendar(
         &mut self,
-        from: &[Option<usize>],
-        windows: &[Span],
+        (from, windows): (&[Option<usize>], &[Span]),
         at: Micros,
         open: impl Fn(Micros) -> Amounts,
+        before: impl Fn(usize) -> Option<Amounts>,
     ) {
         let (posted, _) = self.lifetime();
         let fresh = |window: &Span| {
@@ -261,11 +267,18 @@ impl Counters {
             let counts = || Tally::of(missed, &posted, &open(window.start));
             twin.cloned().unwrap_or_else(counts)
         };
-        let bases = from.iter().zip(windows).map(|(old, window)| {
-            old.and_then(|old| self.bases.get(old))
-                .cloned()
-                .unwrap_or_else(|| fresh(window))
-        });
+        let bases = from
+            .iter()
+            .zip(windows)
+            .enumerate()
+            .map(|(new, (old, window))| {
+                if let Some(posted) = before(new) {
+                    return Tally::of(whole(window.start), &posted, &open(window.start));
+                }
+                old.and_then(|old| self.bases.get(old))
+                    .cloned()
+                    .unwrap_or_else(|| fresh(window))
+            });
         self.bases = Bases::of(bases);
         self.total.span = current(&self.bases, i64::MIN);
     }
@@ -367,9 +380,14 @@ mod tests {
             Span { start: 0, end: 99 },
             Span { start: 4, end: 99 },
         ];
-        counters.recalendar(&[Some(0), None, None], &windows, 7, |start| {
-            if start == 4 { cost(7) } else { cost(0) }
-        });
+        counters.recalendar(
+            (&[Some(0), None, None], &windows),
+            7,
+            |start| {
+                if start == 4 { cost(7) } else { cost(0) }
+            },
+            |_| None,
+        );
         let at = |i: usize| counters.of_meter(Some(i), &windows[i], Meter::Cost);
         assert_eq!(at(0), (5, 7));
         assert_eq!(at(1), (5, 7));

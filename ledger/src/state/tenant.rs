@@ -2,6 +2,7 @@
 
 mod calendar;
 mod near;
+mod settings;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +14,11 @@ use super::scope::{Counters, FIRST};
 use super::starts::{Begun, Starts};
 use crate::calendar::Span;
 use crate::clock::Micros;
-use crate::command::Settings;
 use crate::hash::Map;
 use crate::quantity::Meter;
-use crate::quota::{Quota, Scope, ScopeKind, StartCaps, Window};
+use crate::quota::{Scope, ScopeKind, StartCaps, Window};
 use crate::rate::{Price, Standing};
-use crate::record::{OpenHold, Run};
+use crate::record::Run;
 use crate::rejection::Rejection;
 
 /// What a meter has posted and holds, and in which window.
@@ -91,8 +91,8 @@ pub(crate) struct Tenant {
 /// The calendars that every tenant has, so that a new quota in UTC finds the use so far.
 ///
 /// Minutes and hours are kept only where a quota asks for them: they begin so often that keeping
-/// them for every scope would cost more than all the rest. Their first window counts from the
-/// quota's beginning.
+/// them for every scope would cost more than all the rest. What
+/// their first window has seen is found from the entries.
 const ALWAYS: [Window; FIRST] = [Window::Day, Window::Month];
 /// Where the month is among them, and so among every tenant's calendars.
 const MONTH: usize = 1;
@@ -390,56 +390,6 @@ impl Tenant {
         self.on_places(whole, at, |counters| counters.adjust(amount));
     }
 
-    /// Takes over new settings. `open` lists this tenant's open holds with their places. Says which
-    /// zone is not known.
-    pub(crate) fn set<'a>(
-        &mut self,
-        settings: &Settings,
-        at: Micros,
-        open: impl Iterator<Item = (&'a OpenHold, Places)> + Clone,
-    ) -> Result<(), String> {
-        let mut calendars: Vec<Calendar> = ALWAYS
-            .iter()
-            .filter_map(|window| Calendar::new("UTC", *window))
-            .collect();
-        let mut made = |quotas: &[Quota]| made(&mut calendars, quotas);
-        let mut rules = made(&settings.quotas)?;
-        let later = settings.changes.iter();
-        let later = later.map(|change| Ok((change.effective_at, made(&change.quotas)?)));
-        let mut later = later.collect::<Result<Vec<_>, String>>()?;
-        let old = |new: &Calendar| {
-            self.calendars
-                .iter()
-                .position(|old| old.is(&new.zone_name, new.window))
-        };
-        let from: Vec<Option<usize>> = calendars.iter().map(old).collect();
-        self.advance(at);
-        for counters in &mut self.counters {
-            counters.roll(&self.windows, at, self.windows_end);
-        }
-        self.calendars = calendars;
-        self.windows.clear();
-        self.advance(at);
-        for (counters, place) in self.counters.iter_mut().zip(0..) {
-            let open = |start| held_before(open.clone(), place, start);
-            counters.recalendar(&from, &self.windows, at, open);
-        }
-        let changed = later.iter_mut().flat_map(|(_, rules)| rules);
-        for rule in rules.iter_mut().chain(changed) {
-            rule.scope = self.count(&rule.quota.scope, at);
-        }
-        let plan = |(from, rules)| Plan {
-            from,
-            rules: Rules::from(rules),
-        };
-        self.rules = Rules::from(rules);
-        self.plans = later.into_iter().map(plan).collect();
-        self.suspended = settings.suspended;
-        self.concurrency = settings.concurrency;
-        self.caps = settings.starts;
-        Ok(())
-    }
-
     /// Whether nothing at all is set aside.
     pub(crate) fn idle(&self) -> bool {
         self.open == 0 && self.counters.iter().all(Counters::idle)
@@ -449,48 +399,4 @@ impl Tenant {
 /// Whether all scopes of a run are counted.
 pub(crate) fn all_counted(places: Places) -> bool {
     !places.contains(&UNCOUNTED)
-}
-
-/// Rules of quotas, with the calendars that they need; where they are counted comes later.
-fn made(calendars: &mut Vec<Calendar>, quotas: &[Quota]) -> Result<Vec<Rule>, String> {
-    let rule = |quota: &Quota| {
-        Ok(Rule {
-            quota: quota.clone(),
-            calendar: find(calendars, quota)?,
-            scope: WHOLE,
-        })
-    };
-    quotas.iter().map(rule).collect()
-}
-
-/// The index of a quota's calendar, which is added if it is not there.
-fn find(calendars: &mut Vec<Calendar>, quota: &Quota) -> Result<Option<usize>, String> {
-    if quota.window == Window::Lifetime {
-        return Ok(None);
-    }
-    if let Some(index) = calendars
-        .iter()
-        .position(|c| c.is(&quota.timezone, quota.window))
-    {
-        return Ok(Some(index));
-    }
-    let calendar = Calendar::new(&quota.timezone, quota.window)
-        .ok_or_else(|| format!("`{}` is not a known time zone", quota.timezone))?;
-    calendars.push(calendar);
-    Ok(Some(calendars.len() - 1))
-}
-
-/// What a scope holds for holds opened before `start`.
-fn held_before<'a>(
-    open: impl Iterator<Item = (&'a OpenHold, Places)>,
-    place: u32,
-    start: Micros,
-) -> super::Amounts {
-    let mut sum = super::Amounts::default();
-    for (hold, places) in open {
-        if hold.opened_at < start && places.contains(&place) {
-            sum.add(&super::held(hold));
-        }
-    }
-    sum
 }

@@ -365,6 +365,11 @@ fn looks_at_holds(entry: &Entry) -> bool {
     };
     matches!(
         acted.effect,
-        Some(Effect::Tenant { .. } | Effect::Settings(_) | Effect::ClosePeriod(_))
+        Some(
+            Effect::Tenant { .. }
+                | Effect::Settings(_)
+                | Effect::Counted { .. }
+                | Effect::ClosePeriod(_)
+        )
     )
 }

@@ -101,11 +101,14 @@ pub(super) fn paid(
     Ok(())
 }
 
-/// A period must have been ready to be closed.
+/// A period must have been ready to be closed, and what is said of windows must fit.
 pub(super) fn acted(state: &State, at: Micros, acted: &Acted) -> Result<(), String> {
     match &acted.effect {
         Some(Effect::ClosePeriod(period)) => {
             decide::books::close(state, *period, at).map_err(|no| no.to_string())
+        }
+        Some(Effect::Counted { settings, before }) if !state.still_before(settings, before, at) => {
+            Err("what its windows have seen is not what they can have".to_owned())
         }
         _ => Ok(()),
     }

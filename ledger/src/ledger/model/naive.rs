@@ -22,6 +22,20 @@ pub(super) fn start(window: Window, at: Micros) -> Micros {
     }
 }
 
+/// Zones of quotas, and how far their clocks are ahead in these months.
+pub(super) const ZONES: [(&str, i64); 3] = [
+    ("UTC", 0),
+    ("Asia/Kathmandu", 5 * HOUR + 45 * MINUTE),
+    ("America/New_York", -5 * HOUR),
+];
+
+/// When a window in a zone began.
+pub(super) fn start_in(zone: &str, window: Window, at: Micros) -> Micros {
+    let found = ZONES.iter().find(|(name, _)| *name == zone);
+    let (_, ahead) = found.unwrap();
+    start(window, at + ahead) - ahead
+}
+
 /// One meter of quantities with their cost.
 pub(super) fn get(quantities: &Quantities, cost: i128, meter: Meter) -> u128 {
     if meter == Meter::Cost {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::naive::{DAY, HOUR, MINUTE};
+use super::naive::{DAY, HOUR, MINUTE, ZONES};
 
 /// What may happen to a ledger.
 #[derive(Clone, Debug)]
@@ -47,8 +47,8 @@ pub(super) enum Op {
     },
 }
 
-/// A quota: scope, meter, window and limit, each as a small number.
-pub(super) type Drawn = (u8, u8, u8, u64);
+/// A quota: scope, meter, window, zone and limit, each as a small number.
+pub(super) type Drawn = (u8, u8, u8, usize, u64);
 
 /// Tags of a hold: at most one value a key.
 fn tags() -> impl Strategy<Value = Vec<(u8, u8)>> {
@@ -108,7 +108,8 @@ pub(super) fn question() -> impl Strategy<Value = Question> {
 /// Settings as a whole, now and then with caps on starts and quotas to come.
 fn settings() -> impl Strategy<Value = Op> {
     let quotas = || {
-        let quota = (0..4_u8, 0..4_u8, 0..5_u8, 0..6_u64);
+        let zone = prop_oneof![3 => Just(0_usize), 2 => 1..ZONES.len()];
+        let quota = (0..4_u8, 0..4_u8, 0..5_u8, zone, 0..6_u64);
         proptest::collection::vec(quota, 0..4)
     };
     let cap = || proptest::option::weighted(0.3, 1..7_u32);

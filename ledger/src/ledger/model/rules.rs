@@ -1,8 +1,6 @@
 //! Settings of the model's tenants: quotas of now and to come, and caps on starts.
 
-use std::collections::BTreeMap;
-
-use super::naive::{begun, start};
+use super::naive::{ZONES, begun};
 use super::op::{Drawn, Op};
 use super::{Model, Run, TENANTS};
 use crate::testing::*;
@@ -16,8 +14,6 @@ pub(super) struct Rules {
     pub(super) quotas: Vec<Quota>,
     pub(super) changes: Vec<QuotaChange>,
     pub(super) suspended: bool,
-    /// After which entry, and from when on, minutes and hours are counted.
-    pub(super) since: BTreeMap<Window, (u64, Micros)>,
 }
 
 impl Rules {
@@ -30,12 +26,6 @@ impl Rules {
             }
         }
         quotas
-    }
-
-    /// All quotas that are counted.
-    fn counted(&self) -> impl Iterator<Item = &Quota> {
-        let later = self.changes.iter().flat_map(|change| &change.quotas);
-        self.quotas.iter().chain(later)
     }
 }
 
@@ -103,44 +93,23 @@ impl Model {
             quotas: rules.quotas.clone(),
             changes: rules.changes.clone(),
         };
+        let effect = caught_up(self.ledger()).counted(settings).unwrap();
         let recorded = self.ledger().now_act(Act {
-            effect: Some(Effect::Settings(settings)),
+            effect: Some(effect),
             ..tenant(TENANTS[*place], 0, Vec::new())
         });
         let recorded = recorded.unwrap();
         self.entries += 1;
         self.last = recorded.at;
         assert_eq!(recorded.entry, self.entries);
-        rules.since = self.since(*place, &rules, recorded);
         self.settings[*place] = rules;
-    }
-
-    /// Minutes and hours are counted from when a quota first asks for them, but for windows that
-    /// begin together with one that is counted.
-    fn since(&self, place: usize, rules: &Rules, act: Recorded) -> BTreeMap<Window, (u64, Micros)> {
-        let old = &self.settings[place].since;
-        let whole = (0, 0);
-        let counted = [(Window::Day, whole), (Window::Month, whole)].into_iter();
-        let counted: Vec<(Window, (u64, Micros))> = counted.chain(old.clone()).collect();
-        let mut since = BTreeMap::new();
-        for window in rules.counted().map(|quota| quota.window) {
-            if !matches!(window, Window::Minute | Window::Hour) {
-                continue;
-            }
-            let twin =
-                |other: &&(Window, (u64, Micros))| start(other.0, act.at) == start(window, act.at);
-            let continued = old.get(&window).copied();
-            let twin = counted.iter().find(twin).map(|twin| twin.1);
-            since.insert(window, continued.or(twin).unwrap_or((act.entry, act.at)));
-        }
-        since
     }
 }
 
 /// The quotas that were drawn, each once.
 fn list(drawn: &[Drawn]) -> Vec<Quota> {
     let mut list: Vec<Quota> = Vec::new();
-    for (scope, meter, window, steps) in drawn {
+    for (scope, meter, window, zone, steps) in drawn {
         let scope = match scope {
             0 => Scope::Tenant,
             1 => Scope::Project("p0".to_owned()),
@@ -154,7 +123,10 @@ fn list(drawn: &[Drawn]) -> Vec<Quota> {
             (Meter::Cost, 10_000_000),
         ][usize::from(*meter)];
         let window = Window::ALL[usize::from(*window)];
-        let quota = quota(scope, meter, window, u128::from(*steps) * unit);
+        let quota = Quota {
+            timezone: ZONES[*zone].0.to_owned(),
+            ..quota(scope, meter, window, u128::from(*steps) * unit)
+        };
         if list.iter().all(|other| other.name() != quota.name()) {
             list.push(quota);
         }
