@@ -2,7 +2,7 @@
 # Runs every test that this machine can run, and says aloud which it could not.
 #
 #   sh scripts/test.sh           long tests in their short form
-#   sh scripts/test.sh --full    long tests whole (200 kill rounds and so on)
+#   sh scripts/test.sh --full    long tests whole (500 kill rounds and so on: tests/README.md)
 #
 # Installs what is missing (Debian, Ubuntu; as root). Images are built once into
 # ${FAREBOX_IMAGE_CACHE:-/var/cache/farebox/images}. Leaves no process, cgroup or mount behind.
@@ -20,6 +20,11 @@ case "${1:-}" in
 --full) full=1 ;;
 *) die "unknown argument $1; usage: sh scripts/test.sh [--full]" ;;
 esac
+# For every step: the ledger's kill rounds and model tests are no container tests.
+if [ "$full" = 1 ]; then
+    FAREBOX_TEST_FULL=1
+    export FAREBOX_TEST_FULL
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -50,10 +55,15 @@ count() {
     passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0} + ${t:-0}))
 }
 
-# nextest ARGUMENT...: with its closing line counted.
-nextest() {
+# nextest ARGUMENT...: of everything, with its closing line counted.
+nextest() { counted --workspace "$@"; }
+
+# nextest_of PACKAGE ARGUMENT...: of one package.
+nextest_of() { counted --package "$@"; }
+
+counted() {
     code=0
-    { cargo nextest run --workspace --no-fail-fast "$@" 2>&1 || echo $? >"$work/code"; } |
+    { cargo nextest run --no-fail-fast "$@" 2>&1 || echo $? >"$work/code"; } |
         tee "$work/log"
     [ ! -f "$work/code" ] || code=$(cat "$work/code")
     rm -f "$work/code"
@@ -67,7 +77,6 @@ contained() {
     FAREBOX_TEST_SKIPS="$work/skips"
     FAREBOX_TEST_IMAGES=$1
     export FAREBOX_TEST_SKIPS FAREBOX_TEST_IMAGES
-    [ "$full" = 0 ] || export FAREBOX_TEST_FULL=1
     before=$((passed + failed))
     code=0
     nextest -E "$containers" || code=$?
@@ -169,6 +178,8 @@ if ! loads_filters; then
 fi
 
 step 'unit, model, http and tidy tests' nextest -E "not ($apart)"
+# The default build has no Parquet; about a minute more.
+step 'exports as Parquet' nextest_of api --features parquet -E 'test(export::)'
 
 if is_root; then
     farebox="$(target_dir)/debug/farebox"
