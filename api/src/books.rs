@@ -1,7 +1,7 @@
 //! CPU time that this server has settled since it started, to be held against what the kernel has
 //! counted for all its sandboxes together.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ledger::Quantities;
 use tokio::sync::Semaphore;
@@ -9,7 +9,9 @@ use tokio::sync::Semaphore;
 /// Sums since the start.
 #[derive(Debug)]
 pub(crate) struct Books {
-    /// The kernel's counter when the server began to serve.
+    /// When the server began to serve.
+    since_us: AtomicI64,
+    /// The kernel's counter then.
     baseline_us: AtomicU64,
     /// What of that sandboxes had used before they were anybody's.
     made_before_us: AtomicU64,
@@ -24,6 +26,8 @@ pub(crate) struct Books {
 /// The sums at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Settled {
+    /// When the server began to serve.
+    pub(crate) since_us: i64,
     pub(crate) baseline_us: u64,
     pub(crate) made_before_us: u64,
     /// Executions that were settled.
@@ -39,6 +43,7 @@ pub(crate) struct Settled {
 impl Books {
     pub(crate) fn new() -> Books {
         Books {
+            since_us: AtomicI64::new(0),
             baseline_us: AtomicU64::new(0),
             made_before_us: AtomicU64::new(0),
             executions: AtomicU64::new(0),
@@ -50,7 +55,8 @@ impl Books {
     }
 
     /// Begins to count: nothing of this server's runs yet.
-    pub(crate) fn begin(&self, baseline_us: u64, made_before_us: u64) {
+    pub(crate) fn begin(&self, since_us: i64, baseline_us: u64, made_before_us: u64) {
+        self.since_us.store(since_us, Ordering::SeqCst);
         self.baseline_us.store(baseline_us, Ordering::SeqCst);
         self.made_before_us.store(made_before_us, Ordering::SeqCst);
     }
@@ -70,6 +76,7 @@ impl Books {
     /// The sums so far. Read them before the kernel's counter: that is then never behind them.
     pub(crate) fn sums(&self) -> Settled {
         Settled {
+            since_us: self.since_us.load(Ordering::SeqCst),
             baseline_us: self.baseline_us.load(Ordering::SeqCst),
             made_before_us: self.made_before_us.load(Ordering::SeqCst),
             executions: self.executions.load(Ordering::SeqCst),

@@ -19,6 +19,7 @@ pub(crate) mod proofs;
 pub(crate) mod quota_changes;
 pub(crate) mod quotas;
 pub(crate) mod rates;
+pub(crate) mod reconciliation;
 pub(crate) mod statements;
 pub(crate) mod tenants;
 pub(crate) mod tokens;

@@ -10,8 +10,8 @@ use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
-    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates, statements,
-    tenants, tokens, totals, usage, webhooks,
+    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates,
+    reconciliation, statements, tenants, tokens, totals, usage, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -80,7 +80,7 @@ use crate::handlers::{
         proofs::inclusion,
         proofs::consistency,
         audit::acts,
-        audit::reconciliation,
+        reconciliation::get,
         statements::statement,
         totals::totals,
         statements::preview,

@@ -23,8 +23,8 @@ use crate::csv;
 use crate::error::ApiError;
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
-    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates, statements,
-    tenants, tokens, totals, usage, webhooks,
+    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates,
+    reconciliation, statements, tenants, tokens, totals, usage, webhooks,
 };
 use crate::scope::Scope;
 use crate::telemetry;
@@ -169,7 +169,7 @@ routes! {
     GET    "/v1/ledger/proofs/inclusion"        BOOKS, Nothing => proofs::inclusion;
     GET    "/v1/ledger/proofs/consistency"      BOOKS, Nothing => proofs::consistency;
     GET    "/v1/audit"                          AUDIT, Nothing => audit::acts;
-    GET    "/v1/reconciliation"                 BOOKS, Nothing => audit::reconciliation;
+    GET    "/v1/reconciliation"                 BOOKS, Nothing => reconciliation::get;
 }
 
 /// Puts every route into actix, with our own answers to unknown paths and methods.

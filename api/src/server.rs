@@ -191,7 +191,8 @@ impl Running {
             .map_err(ServeError::Posture)?;
         app.posture_ok.store(true, Ordering::SeqCst);
         let used_us = app.runtime.used_cpu_us().map_err(ServeError::Runtime)?;
-        app.books.begin(used_us, app.runtime.making_cpu_us());
+        let making_us = app.runtime.making_cpu_us();
+        app.books.begin(app.clock.wall_us(), used_us, making_us);
         let listener = TcpListener::bind(app.config.server.listen)
             .map_err(io(format!("listen on {}", app.config.server.listen)))?;
         let address = listener

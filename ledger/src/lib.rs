@@ -81,7 +81,7 @@ pub use quota::{
     Violation, Window,
 };
 pub use rate::{Allowance, Charge, ChargeLine, Model, Price, RateCard, RateCardError, Tier};
-pub use reconcile::{Compared, Reconciled};
+pub use reconcile::{Compared, LimitCompared, LimitsCompared, MonthCompared, Reconciled};
 pub use rejection::Rejection;
 pub use statement::{LineKind, Statement, StatementLine, StatementTotal, StatementTotals};
 pub use ticket::Ticket;

@@ -1,8 +1,14 @@
 //! Entries, rows and balances against each other, each found by itself: entries are read from the
 //! journal, rows from the view, balances from the counters that holds are decided by.
 
-use std::collections::{BTreeMap, HashSet};
+mod limits;
+mod statements;
 
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+pub use self::limits::{LimitCompared, LimitsCompared};
+pub use self::statements::MonthCompared;
 use crate::calendar::DAY_US;
 use crate::clock::Micros;
 use crate::entry::Body;
@@ -58,6 +64,10 @@ pub struct Reconciled {
     pub balances: Vec<Compared>,
     /// The tenants and meters where the two differ.
     pub balances_differences: Vec<Compared>,
+    /// Statements against rows, of each month that the range touches.
+    pub months: Vec<MonthCompared>,
+    /// The counters of every quota in force against entries and open holds.
+    pub limits: LimitsCompared,
 }
 
 /// What one tenant used, by one of the ways to find it.
@@ -83,7 +93,7 @@ struct Scan {
 
 /// See [`crate::Ledger::reconcile`].
 pub(crate) fn reconcile(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     from: Micros,
     to: Micros,
     entries_max: u64,
@@ -124,7 +134,14 @@ pub(crate) fn reconcile(
         balances_as_of,
         balances,
         balances_differences,
+        months: statements::compared(shared, (from, to), entries_max)?,
+        limits: limits::compared(shared, entries_max)?,
     })
+}
+
+fn too_far(entries_max: u64) -> QueryError {
+    let fault = format!("is too far: there are more than {entries_max} entries");
+    QueryError::Invalid { field: "to", fault }
 }
 
 fn query(from: Micros, to: Micros, window: Window) -> UsageQuery {
@@ -246,8 +263,7 @@ fn scan(
                 scan.take(&item.record, range);
             }
             if scan.entries > entries_max {
-                let fault = format!("is too far: there are more than {entries_max} entries");
-                return Err(QueryError::Invalid { field: "to", fault });
+                return Err(too_far(entries_max));
             }
         }
     }

@@ -30,7 +30,7 @@ pub(crate) use self::credit::Credit;
 pub(crate) use self::known::Known;
 pub(crate) use self::near::{AHEAD, Kind, Near, coming};
 pub(crate) use self::numbers::Numbers;
-pub(crate) use self::rules::{Limit, Rule};
+pub(crate) use self::rules::Limit;
 use self::tenant::all_counted;
 pub(crate) use self::tenant::{Places, Stands, Tenant};
 use crate::adjust::Adjustments;

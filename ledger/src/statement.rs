@@ -195,6 +195,48 @@ fn grant_name(shared: &Shared, entry: Option<u64>) -> Result<Option<String>, Que
     Ok(grant.map(|grant| grant.name))
 }
 
+/// How a period stands, and what the lines of use and adjustments come to in the statements of all
+/// tenants, up to an entry and reading at most so many.
+pub(crate) fn sums(
+    shared: &Arc<Shared>,
+    period: Period,
+    until: u64,
+    most: u64,
+) -> Result<(Phase, BTreeMap<String, Money>), QueryError> {
+    let mut scope = scope(shared, period);
+    scope.through = scope.through.min(until);
+    let mut tenants: BTreeMap<String, Sums> = BTreeMap::new();
+    let (mut read, mut entries) = (0, entries(shared, None, &scope));
+    while let Some(page) = entries.page(PAGE)? {
+        read += u64::try_from(page.len()).unwrap_or(u64::MAX);
+        if read > most {
+            let fault = format!("is too far: {period} has more than {most} entries");
+            return Err(QueryError::Invalid { field: "to", fault });
+        }
+        for entry in page {
+            let tenant = entry.tenant().unwrap_or_default();
+            let sums = match tenants.get_mut(tenant) {
+                Some(sums) => sums,
+                None => tenants.entry(tenant.to_owned()).or_default(),
+            };
+            sums.take(&entry, &scope);
+        }
+    }
+    let used = |line: &&StatementLine| {
+        !matches!(
+            line.kind,
+            LineKind::Refund | LineKind::Credit | LineKind::Rounding
+        )
+    };
+    let sum = |(tenant, sums): (String, Sums)| {
+        let lines = sums.finish(&tenant, &scope).lines;
+        let sum = lines.iter().filter(used);
+        let sum = sum.fold(Money::ZERO, |sum, line| plus(sum, line.amount));
+        (tenant, sum)
+    };
+    Ok((scope.state.phase, tenants.into_iter().map(sum).collect()))
+}
+
 /// What counts in a period as it now stands.
 pub(crate) fn scope(shared: &Shared, period: Period) -> Scope {
     let now = shared.clock.now_us();
@@ -221,6 +263,15 @@ pub(crate) fn each(
     scope: &Scope,
     mut on: impl FnMut(&Entry),
 ) -> Result<(), QueryError> {
+    let mut entries = entries(shared, tenant, scope);
+    while let Some(page) = entries.page(PAGE)? {
+        page.iter().for_each(|entry| on(entry));
+    }
+    Ok(())
+}
+
+/// What counts in a period, of a tenant or of all.
+fn entries(shared: &Arc<Shared>, tenant: Option<&str>, scope: &Scope) -> Charges {
     let period = scope.state.period;
     let query = ChargeQuery {
         after: 0,
@@ -232,11 +283,7 @@ pub(crate) fn each(
             ..Only::default()
         },
     };
-    let mut entries = Charges::new(Arc::clone(shared), query);
-    while let Some(page) = entries.page(PAGE)? {
-        page.iter().for_each(|entry| on(entry));
-    }
-    Ok(())
+    Charges::new(Arc::clone(shared), query)
 }
 
 impl Scope {

@@ -245,7 +245,22 @@ fn entries_rows_balances_and_the_kernel_agree() {
             .iter()
             .any(|pair| pair["found"] == json!({"rows": "6", "balances": "6"}))
     );
+    let month = &found["statements"][0];
+    assert_eq!(
+        (&month["state"], &month["differences"]),
+        (&json!("open"), &json!([])),
+        "{found}"
+    );
+    let costs = &month["totals"][0]["found"];
+    assert_eq!(costs["statements"], costs["rows"]);
+    assert_eq!(found["limits"]["differences"], json!([]));
+    assert!(found["limits"]["checked"].as_u64().unwrap() >= 6, "{found}");
     let cpu = &found["cpu"];
+    assert_eq!(
+        (&cpu["agrees"], &cpu["unexplained_us"]),
+        (&json!(true), &json!(0)),
+        "{cpu}"
+    );
     assert_eq!(
         (&cpu["kernel_us"], &cpu["charged_us"]),
         (&json!(14280), &json!(14280)),

@@ -5,7 +5,6 @@ use crate::before;
 use crate::command::{Act, Effect, ScopeBounds, Settings};
 use crate::error::QueryError;
 use crate::quota::QuotaState;
-use crate::state::Tenant;
 use crate::ticket::Ticket;
 
 impl Ledger {
@@ -16,7 +15,7 @@ impl Ledger {
         let at = now.max(view.state.at);
         view.state
             .tenant(tenant)
-            .map(|tenant| quota_states(tenant, at))
+            .map(|tenant| tenant.quota_states(at))
     }
 
     /// The effect of replacing a tenant's settings, by which each quota counts what its running
@@ -54,24 +53,4 @@ impl Ledger {
             tracing::warn!(?recorded, "the bounds of scopes stay as they were");
         }
     }
-}
-
-fn quota_states(tenant: &Tenant, at: i64) -> Vec<QuotaState> {
-    let state = |rule: &crate::state::Rule| {
-        let quota = rule.quota.clone();
-        let (posted, held, window) = tenant.standing(rule, at);
-        let limit = quota.limit.saturating_add(quota.overdraft);
-        let free = limit.saturating_sub(posted.saturating_add(held));
-        let resets_at = (window.end != i64::MAX).then_some(window.end);
-        QuotaState {
-            quota,
-            posted,
-            held,
-            free,
-            counted_since: tenant.counted_since(rule, at),
-            starts_at: resets_at.map(|_| window.start),
-            resets_at,
-        }
-    };
-    tenant.rules(at).all().iter().map(state).collect()
 }

@@ -49,6 +49,10 @@ fn assert_agree(found: &Reconciled) {
     assert_eq!(found.balances_differences, []);
     let all = found.range.iter().chain(&found.balances);
     all.for_each(|pair| assert_eq!(pair.one, pair.other, "{pair:?}"));
+    for month in &found.months {
+        assert_eq!(month.differences, [], "{month:?}");
+    }
+    assert_eq!(found.limits.differences, []);
 }
 
 fn executions(pairs: &[Compared]) -> i128 {
@@ -207,4 +211,105 @@ fn money_of_several_currencies_is_not_added_up() {
     assert_agree(&found);
     assert!(!told(&found));
     assert_eq!(executions(&found.range), 288);
+}
+
+/// Quotas of every scope and window, some in zones, with runs under way and money given back.
+fn limited(ledger: &Ledger) {
+    let scopes = [
+        Scope::Tenant,
+        Scope::Project("default".to_owned()),
+        Scope::Key("key".to_owned()),
+    ];
+    let meters = [Meter::Executions, Meter::Cost];
+    let windows = Window::ALL.into_iter();
+    let quotas = windows.flat_map(|window| {
+        let of = |(scope, meter): (&Scope, Meter)| crate::Quota {
+            timezone: "Asia/Kathmandu".to_owned(),
+            ..quota(scope.clone(), meter, window, 1 << 60)
+        };
+        let pairs = scopes
+            .iter()
+            .flat_map(|scope| meters.map(|meter| (scope, meter)));
+        pairs.map(of).collect::<Vec<_>>()
+    });
+    let quotas: Vec<crate::Quota> = quotas.collect();
+    let settings = crate::Settings::plain("acme", false, 9, &quotas);
+    let effect = caught_up(ledger).counted(settings).unwrap();
+    let recorded = ledger.now_act(crate::Act {
+        effect: Some(effect),
+        ..tenant("acme", 9, Vec::new())
+    });
+    recorded.unwrap();
+}
+
+#[test]
+fn every_counter_of_a_quota_is_what_entries_and_holds_come_to() {
+    let (_dir, clock, ledger) = filled();
+    limited(&ledger);
+    ledger.now_hold(hold(9_000, "acme")).unwrap();
+    clock.set(MONDAY + 72 * HOUR);
+    ledger.now_hold(hold(9_001, "acme")).unwrap();
+    let ask = |most| ledger.reconcile(MONDAY + 71 * HOUR, MONDAY + 72 * HOUR, most);
+    let found = ask(ALL).unwrap();
+    assert_agree(&found);
+    assert_eq!((found.limits.checked, found.limits.unchecked), (30, 0));
+    // One counter of the project has lost a run.
+    let lost = Amounts {
+        cost: -1,
+        ..Amounts::default()
+    };
+    let mut view = ledger.shared().view_mut();
+    let acme = view.state.tenant_mut("acme").unwrap();
+    let nowhere = u32::MAX;
+    acme.on_places([nowhere, 1, nowhere, nowhere], clock.get(), |counters| {
+        counters.adjust(&lost);
+    });
+    drop(view);
+    let found = ask(ALL).unwrap();
+    // Its minute and hour have nothing yet that could be lost.
+    assert_eq!(found.limits.differences.len(), 3);
+    for one in &found.limits.differences {
+        assert_eq!(one.state.quota.scope, Scope::Project("default".to_owned()));
+        assert_eq!(one.state.quota.meter, Meter::Cost);
+        assert_eq!(one.posted, one.state.posted + 1, "{one:?}");
+    }
+    assert_eq!(found.balances_differences, []);
+}
+
+#[test]
+fn a_month_that_is_not_its_statements_is_told() {
+    let (dir, clock, ledger) = filled();
+    let (from, to) = (MONDAY, MONDAY + 10 * 24 * HOUR);
+    let found = ledger.reconcile(from, to, ALL).unwrap();
+    assert_agree(&found);
+    let periods: Vec<_> = found.months.iter().map(|month| month.period).collect();
+    assert_eq!(periods, [crate::Period::of(MONDAY), crate::Period::of(to)]);
+    assert!(found.months[0].totals[0].one > 0);
+    ledger.close().unwrap();
+    let store = Store::open(&dir.path().join("view"), 1 << 20).unwrap();
+    let mark = store.head().unwrap().unwrap();
+    let number = crate::view::row::number(Grain::Month, MONDAY);
+    let key = |number| crate::view::row::start("acme", Grain::Month, number);
+    let (name, value) = store
+        .scan(key(number), key(number + 1))
+        .next()
+        .unwrap()
+        .unwrap();
+    let mut row = Row::decode(&value).unwrap();
+    row.slots[0].sums.misprice(7);
+    let mut changed = Vec::new();
+    row.append(&mut changed);
+    store
+        .commit([(name.as_ref(), changed.as_slice())].into_iter(), &mark)
+        .unwrap();
+    drop(store);
+    let ledger = open(dir.path(), &clock);
+    let months = ledger.reconcile(from, to, ALL).unwrap().months;
+    let told: Vec<_> = months[0]
+        .differences
+        .iter()
+        .map(|one| one.other - one.one)
+        .collect();
+    assert_eq!((told, &months[1].differences), (vec![7], &Vec::new()));
+    assert_eq!(months[0].differences[0].tenant.as_deref(), Some("acme"));
 }

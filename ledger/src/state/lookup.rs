@@ -38,6 +38,13 @@ impl State {
         self.find(name).map(|(_, tenant)| tenant)
     }
 
+    /// A tenant, to be put wrong.
+    #[cfg(test)]
+    pub(crate) fn tenant_mut(&mut self, name: &str) -> Option<&mut Tenant> {
+        let place = usize::try_from(*self.names.get(name)?).ok()?;
+        self.tenants.get_mut(place)
+    }
+
     /// All tenants, by place.
     pub(crate) fn tenants(&self) -> &[Tenant] {
         &self.tenants

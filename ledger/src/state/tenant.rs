@@ -16,7 +16,7 @@ use crate::calendar::Span;
 use crate::clock::Micros;
 use crate::hash::Map;
 use crate::quantity::Meter;
-use crate::quota::{Scope, ScopeKind, StartCaps, Window};
+use crate::quota::{QuotaState, Scope, ScopeKind, StartCaps, Window};
 use crate::rate::{Price, Standing};
 use crate::record::Run;
 use crate::rejection::Rejection;
@@ -388,6 +388,27 @@ impl Tenant {
         self.adjustments += 1;
         let whole = [WHOLE, NOWHERE, NOWHERE, NOWHERE];
         self.on_places(whole, at, |counters| counters.adjust(amount));
+    }
+
+    /// The quotas in force at an instant, and how they stand.
+    pub(crate) fn quota_states(&self, at: Micros) -> Vec<QuotaState> {
+        let state = |rule: &Rule| {
+            let quota = rule.quota.clone();
+            let (posted, held, window) = self.standing(rule, at);
+            let limit = quota.limit.saturating_add(quota.overdraft);
+            let free = limit.saturating_sub(posted.saturating_add(held));
+            let resets_at = (window.end != i64::MAX).then_some(window.end);
+            QuotaState {
+                quota,
+                posted,
+                held,
+                free,
+                counted_since: self.counted_since(rule, at),
+                starts_at: resets_at.map(|_| window.start),
+                resets_at,
+            }
+        };
+        self.rules(at).all().iter().map(state).collect()
     }
 
     /// Whether nothing at all is set aside.

@@ -97,6 +97,14 @@ impl From<StoredSums> for Sums {
     }
 }
 
+#[cfg(test)]
+impl Sums {
+    /// Puts what the first meter costs wrong.
+    pub(crate) fn misprice(&mut self, by: i128) {
+        self.costs[0].0 += by;
+    }
+}
+
 impl PartialEq for Sums {
     fn eq(&self, other: &Self) -> bool {
         (self.usage, self.costs, self.rare()) == (other.usage, other.costs, other.rare())
