@@ -121,6 +121,10 @@ fn describe_ledger() {
         "farebox_ledger_view_lag_seconds",
         "Age of the oldest of them."
     );
+    describe_gauge!(
+        "farebox_ledger_clock_ahead_seconds",
+        "How far the ledger's own time is ahead of the clock."
+    );
     describe_gauge!("farebox_ledger_view_bytes", "Bytes of the view on disk.");
     describe_counter!(
         "farebox_ledger_commands_total",
@@ -250,6 +254,7 @@ pub(crate) fn render(app: &App) -> String {
         health.durable_lsn.saturating_sub(health.view_lsn),
     );
     set_seconds("farebox_ledger_view_lag_seconds", health.view_lag_us);
+    set_seconds("farebox_ledger_clock_ahead_seconds", health.clock_ahead_us);
     set("farebox_ledger_view_bytes", health.view_bytes);
     set("farebox_ledger_journal_segments", health.journal_segments);
     metrics::counter!("farebox_ledger_commands_total").absolute(health.durable_lsn);

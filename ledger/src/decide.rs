@@ -35,6 +35,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) options: &'a Options,
     /// The instant of the command.
     pub(crate) at: Micros,
+    /// What the clock says: behind the instant, where the ledger's time is ahead of it.
+    pub(crate) now: Micros,
 }
 
 /// A run that wants a hold, with what is known about its tenant and price.

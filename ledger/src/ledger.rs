@@ -245,6 +245,7 @@ impl Ledger {
             state: &view.state,
             options: &shared.options,
             at: now.max(view.state.at),
+            now,
         };
         decide::hold(desk, request, None).map(|terms| terms.estimate(&view.state))
     }
@@ -326,6 +327,7 @@ impl Ledger {
             read_lag_us,
             view_lag_us: view.unwritten.age_us(now),
             view_bytes: view.rows.store().bytes(),
+            clock_ahead_us: u64::try_from(view.state.at.saturating_sub(now)).unwrap_or(0),
         }
     }
 

@@ -13,6 +13,10 @@ use crate::entry::Hold;
 use crate::money::Money;
 use crate::state::State;
 
+/// How far the ledger's own time may be ahead of the clock for a period to be closed. Under load it
+/// is by as many microseconds as commands are decided at once.
+const AHEAD_MAX_US: i64 = 1_000_000;
+
 /// A calendar month in UTC. Reads and prints as `YYYY-MM`, years 1970 to 9998.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Period(u32);
@@ -139,6 +143,19 @@ pub(crate) fn phase(state: &State, period: Period, at: Micros) -> Phase {
         None if at < period.end() => Phase::Open,
         None => Phase::Grace,
     }
+}
+
+/// Why a period is not closed while the clock says `now` and the ledger's own time is `at`: what a
+/// clock that was ahead for a while has left behind must not end a month that still runs.
+pub(crate) fn untimely(period: Period, at: Micros, now: Micros) -> Option<String> {
+    if now < period.end() {
+        return Some("has not ended by the server's clock".to_owned());
+    }
+    let ahead = at.saturating_sub(now);
+    (ahead > AHEAD_MAX_US).then(|| {
+        let ahead_s = ahead / 1_000_000;
+        format!("waits for the server's clock: the ledger's time is {ahead_s} s ahead of it")
+    })
 }
 
 /// Why a period cannot be closed at an instant; `None` if it can.

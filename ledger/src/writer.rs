@@ -293,6 +293,7 @@ impl Writer {
             state: &self.state,
             options: &self.shared.options,
             at,
+            now: at,
         }
     }
 
@@ -400,7 +401,11 @@ impl Writer {
         draft: &mut Draft,
     ) -> Result<Result<Recorded, Rejection>, Poisoned> {
         let seq = self.state.seq + 1;
-        let decided = decide::act(self.desk(at), act).and_then(|body| {
+        let desk = Desk {
+            now: draft.now,
+            ..self.desk(at)
+        };
+        let decided = decide::act(desk, act).and_then(|body| {
             let entry = Entry { seq, at, body };
             let place = self.write(draft, |bytes| record::encode(&entry, bytes))?;
             Ok((entry, place))

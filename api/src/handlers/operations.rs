@@ -11,6 +11,9 @@ use crate::call::{Answer, Call, ok};
 use crate::openapi;
 use crate::telemetry;
 
+/// How far the ledger's own time may be ahead of the clock before it is worth a warning, in us.
+const CLOCK_AHEAD_MAX_US: u64 = 1_000_000;
+
 /// Whether the process lives.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Alive {
@@ -31,6 +34,10 @@ pub(crate) struct Ready {
     pub launcher: bool,
     /// The server takes new requests.
     pub accepting: bool,
+    /// The ledger's own time, which never goes back, is not more than a second ahead of the clock.
+    /// A warning, no part of `ready`: the clock was ahead before, and no period can be closed until
+    /// it has caught up.
+    pub clock: bool,
 }
 
 /// Whether the process lives
@@ -56,6 +63,7 @@ pub(crate) async fn readyz(call: Call) -> Answer {
         ledger,
         launcher,
         accepting,
+        clock: health.clock_ahead_us <= CLOCK_AHEAD_MAX_US,
     };
     if ready {
         return Ok(ok(&body));

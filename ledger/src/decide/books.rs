@@ -20,6 +20,14 @@ pub(crate) fn close(state: &State, period: Period, at: Micros) -> Result<(), Rej
     }
 }
 
+/// Whether the clock lets a period be closed at an instant.
+pub(super) fn in_time(period: Period, at: Micros, now: Micros) -> Result<(), Rejection> {
+    match period::untimely(period, at, now) {
+        None => Ok(()),
+        Some(fault) => Err(Rejection::NotClosable { period, fault }),
+    }
+}
+
 /// What the texts of a proposal may hold at all.
 pub(super) fn texts(
     options: &Options,

@@ -25,7 +25,10 @@ pub(super) fn check(desk: Desk<'_>, effect: &Effect) -> Result<(), Rejection> {
             tenant, rate_card, ..
         } => terms(desk, tenant, rate_card.as_deref()),
         Effect::Grant(wanted) => grant(desk, wanted),
-        Effect::ClosePeriod(period) => books::close(desk.state, *period, desk.at),
+        Effect::ClosePeriod(period) => {
+            books::close(desk.state, *period, desk.at)?;
+            books::in_time(*period, desk.at, desk.now)
+        }
         Effect::Propose(proposal) => books::propose(desk, proposal),
         Effect::Approve { proposal, .. } | Effect::Reject { proposal, .. } => {
             books::waiting(desk.state, *proposal).map(|_waiting| ())

@@ -37,6 +37,7 @@ impl Bench {
             state: &self.state,
             options: &self.options,
             at: self.at,
+            now: self.at,
         }
     }
 

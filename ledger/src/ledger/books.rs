@@ -31,6 +31,7 @@ impl Ledger {
     /// # Errors
     /// Where view or journal cannot be read.
     pub fn closing(&self, period: Period) -> Result<Closing, QueryError> {
+        let now = self.inner.shared.clock.now_us();
         let mut closing = self.read(|state, at| {
             let mut holds: Vec<_> = state.holds_of(period).map(Arc::clone).collect();
             holds.sort_unstable_by_key(|hold| hold.opened_at);
@@ -44,7 +45,8 @@ impl Ledger {
                     period::Phase::Closed(closed) => closed.entry,
                     period::Phase::Open | period::Phase::Grace => state.seq,
                 },
-                refused: period::refused(state, period, at),
+                refused: period::refused(state, period, at)
+                    .or_else(|| period::untimely(period, state.at, now)),
                 totals: Vec::new(),
                 holds: holds.collect(),
                 holds_open,

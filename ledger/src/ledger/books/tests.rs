@@ -326,6 +326,35 @@ fn a_month_is_closed_once_when_it_has_ended_and_nothing_is_open_in_it() {
     );
 }
 
+/// A clock that was ahead for a while leaves the ledger's time ahead, but ends no month.
+#[test]
+fn a_month_is_not_closed_before_the_clock_is_past_its_end() {
+    let bench = Bench::new(Vec::new());
+    bench.run(1, 1);
+    let november = Period::of(MONDAY);
+    bench.clock.set(november.end() + 5_000_000);
+    bench.run(2, 1);
+    bench.clock.set(MONDAY + 1_000);
+    let close = || bench.act(Effect::ClosePeriod(november), "anna");
+    let refused = |says: &str| {
+        let Rejection::NotClosable { fault, .. } = close().unwrap_err() else {
+            panic!("refused by something else")
+        };
+        assert!(fault.contains(says), "{fault}");
+        let dry = caught_up(bench.ledger()).closing(november).unwrap().refused;
+        assert!(dry.is_some_and(|dry| dry.contains(says)));
+    };
+    refused("has not ended by the server's clock");
+    let ahead = bench.ledger().health().clock_ahead_us;
+    assert!(ahead > 6 * 86_400_000_000, "{ahead}");
+    // The month is over by both, but one of the two is not right.
+    bench.clock.set(november.end() + 1_000_000);
+    refused("s ahead");
+    bench.clock.set(november.end() + 4_500_000);
+    assert!(bench.ledger().health().clock_ahead_us < 1_000_000);
+    close().unwrap();
+}
+
 #[test]
 fn the_audit_finds_a_reversal_of_what_was_never_settled() {
     for forged in [false, true] {
