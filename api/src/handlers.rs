@@ -13,6 +13,7 @@ pub(crate) mod exports;
 pub(crate) mod files;
 pub(crate) mod forecast;
 pub(crate) mod grants;
+pub(crate) mod holds;
 pub(crate) mod operations;
 pub(crate) mod periods;
 pub(crate) mod proofs;

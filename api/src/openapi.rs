@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
-    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates,
+    files, forecast, grants, holds, operations, periods, proofs, quota_changes, quotas, rates,
     reconciliation, statements, tenants, tokens, totals, usage, webhooks,
 };
 
@@ -63,7 +63,8 @@ use crate::handlers::{
         forecast::forecast,
         exports::export,
         entries::entries,
-        entries::holds,
+        entries::one,
+        holds::list,
         denials::counts,
         denials::recent,
         estimate::estimate,

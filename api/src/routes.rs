@@ -23,7 +23,7 @@ use crate::csv;
 use crate::error::ApiError;
 use crate::handlers::{
     adjustments, audit, budgets, credit, denials, entries, estimate, events, executions, exports,
-    files, forecast, grants, operations, periods, proofs, quota_changes, quotas, rates,
+    files, forecast, grants, holds, operations, periods, proofs, quota_changes, quotas, rates,
     reconciliation, statements, tenants, tokens, totals, usage, webhooks,
 };
 use crate::scope::Scope;
@@ -142,7 +142,8 @@ routes! {
     GET    "/v1/forecast"                       USAGE, Nothing => forecast::forecast;
     GET    "/v1/exports/{format}"               EXPORTS, Nothing => exports::export;
     GET    "/v1/entries"                        BOOKS, Nothing => entries::entries;
-    GET    "/v1/holds"                          BOOKS, Nothing => entries::holds;
+    GET    "/v1/entries/{seq}"                  BOOKS, Nothing => entries::one;
+    GET    "/v1/holds"                          BOOKS, Nothing => holds::list;
     GET    "/v1/denials"                        BOOKS, Nothing => denials::counts;
     GET    "/v1/denials/recent"                 BOOKS, Nothing => denials::recent;
     GET    "/v1/estimate"                       RUN, Nothing => estimate::estimate;

@@ -18,6 +18,7 @@ mod bad_input;
 mod books;
 mod budgets;
 mod caps;
+mod entries;
 mod errors;
 mod evidence;
 mod executions;

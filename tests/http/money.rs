@@ -112,6 +112,11 @@ fn an_open_hold_is_listed_while_its_run_lasts() {
     let hold = &holds["items"][0];
     assert_eq!(hold["execution"], id.as_str(), "{holds}");
     assert_eq!(hold["state"], "open");
+    assert_eq!(hold["scopes"][0], json!({"tenant": "acme"}), "{hold}");
+    assert_eq!(hold["scopes"][1], json!({"project": "default"}));
+    owner
+        .get("/v1/holds?state=released")
+        .problem(400, "invalid_argument");
     assert!(hold["quantities"]["cpu_us"].is_string() || hold["quantities"]["cpu_us"].is_u64());
     owner.delete(&format!("/v1/executions/{id}"));
     crate::server::finished(&owner, &id);

@@ -32,6 +32,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("get", "/v1/forecast"),
     ("get", "/v1/exports/{format}"),
     ("get", "/v1/entries"),
+    ("get", "/v1/entries/{seq}"),
     ("get", "/v1/holds"),
     ("get", "/.well-known/jwks.json"),
     ("get", "/healthz"),

@@ -10,7 +10,7 @@ use crate::call::{Answer, Call, ok};
 use crate::error::Problem;
 
 /// Acts that are read from the ledger at once.
-const CHUNK: usize = 1000;
+pub(super) const CHUNK: usize = 1000;
 
 /// What an act must be to be listed.
 struct Wanted {
@@ -76,7 +76,11 @@ pub(crate) async fn acts(call: Call) -> Answer {
     );
     let found = call
         .app
-        .blocking(move || select(&ledger, asked, &wanted, (page.limit, most)))
+        .blocking(move || {
+            let passes = |entry: &Entry| wanted.passes(entry);
+            let next = |asked: &EntryQuery| piece(&ledger, asked);
+            select(next, asked, passes, (page.limit, most))
+        })
         .await?
         .map_err(failed)?;
     let (as_of, entries, next) = found;
@@ -87,20 +91,23 @@ pub(crate) async fn acts(call: Call) -> Answer {
     }))
 }
 
-/// At most `limit` acts, of at most `most` that are looked at; and where to go on.
-fn select(
-    ledger: &Ledger,
+/// Up to where entries were looked for, those found, and where to go on.
+pub(super) type Piece = (AsOf, Vec<Entry>, Option<u64>);
+
+/// At most `limit` entries that pass, of at most `most` that are looked at; and where to go on.
+pub(super) fn select(
+    piece: impl Fn(&EntryQuery) -> Result<Piece, QueryError>,
     mut asked: EntryQuery,
-    wanted: &Wanted,
+    passes: impl Fn(&Entry) -> bool,
     (limit, most): (usize, usize),
-) -> Result<(AsOf, Vec<Entry>, Option<u64>), QueryError> {
+) -> Result<Piece, QueryError> {
     let mut found = Vec::new();
     let mut rounds = most.div_ceil(CHUNK);
     loop {
-        let (as_of, entries, next) = piece(ledger, &asked)?;
+        let (as_of, entries, next) = piece(&asked)?;
         for entry in entries {
             let seq = entry.seq;
-            if wanted.passes(&entry) {
+            if passes(&entry) {
                 found.push(entry);
             }
             if found.len() == limit {
@@ -117,10 +124,7 @@ fn select(
 
 /// The next acts, those that are adjustments among them, and up to where all were looked at, unless
 /// that is the end.
-fn piece(
-    ledger: &Ledger,
-    asked: &EntryQuery,
-) -> Result<(AsOf, Vec<Entry>, Option<u64>), QueryError> {
+fn piece(ledger: &Ledger, asked: &EntryQuery) -> Result<Piece, QueryError> {
     let of = |kind| {
         ledger.entries(&EntryQuery {
             kind: Some(kind),

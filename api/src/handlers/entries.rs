@@ -1,21 +1,25 @@
-//! What the ledger shows of itself: entries, holds.
+//! The ledger's entries: by number, and by what they are of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ledger::{Acted, Adjusted, Adjustment, Body, Entry, EntryKind, EntryQuery, Funding, Hold};
+use ledger::{
+    Acted, Adjusted, Adjustment, Body, ChargeQuery, Entry, EntryKind, EntryQuery, Funding, Id,
+    Ledger, Only, QueryError,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::adjustments::{PartyView, party};
 use super::audit::{self, detail::detail};
-use super::usage::{AsOfView, failed};
-use crate::call::{Answer, Call, List, ok};
+use super::usage::{AsOfView, failed, only};
+use crate::call::{Answer, Call, Query, ok};
 use crate::clock::rfc3339;
-use crate::error::Problem;
+use crate::error::{ApiError, Problem};
 use crate::ids::{self, Kind};
 use crate::record::{ChargeView, Outcome};
-use crate::shape::{self, QuotaBody, QuotaScope};
+use crate::registry::Tenant;
+use crate::shape::{self, QuotaBody};
 
 /// An immutable record of the ledger.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,9 +38,18 @@ pub(crate) struct EntryView {
     /// The hold that paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
+    /// When that was opened: the instant whose windows and prices count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<String>,
+    /// The entry of the rate card that prices it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_card: Option<u64>,
     /// Booked on which project.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
+    /// For which function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
     /// Through which key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -175,79 +188,134 @@ pub(crate) struct EntryList {
     pub as_of: AsOfView,
 }
 
-/// A hold.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct HoldView {
-    /// Its id.
-    pub id: String,
-    /// The execution that it pays for.
-    pub execution: String,
-    /// Who pays.
-    pub tenant: String,
-    /// `open`: what has ended is an entry.
-    pub state: &'static str,
-    /// When it was opened.
-    pub opened_at: String,
-    /// The worst case held, by meter; decimal.
-    pub quantities: BTreeMap<String, String>,
-    /// What the worst case costs; decimal.
-    pub amount: String,
-    /// What it counts against.
-    pub scopes: Vec<QuotaScope>,
-}
-
-/// A page of holds.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct HoldList {
-    /// Oldest first.
-    pub items: Vec<HoldView>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-}
-
 /// Lists entries by number
+///
+/// Filters by project, function, key, image and tag find settlements, and adjustments that reverse
+/// one; `execution` its settlement and these. Where few pass, a page may be short and still have a
+/// next one.
 #[utoipa::path(get, path = "/v1/entries", tag = "money",
     params(("tenant" = Option<String>, Query),
         ("kind" = Option<String>, Query, description = "settlement, act or adjustment"),
+        ("project" = Option<String>, Query), ("function" = Option<String>, Query),
+        ("image" = Option<String>, Query), ("key" = Option<String>, Query),
+        ("tag" = Option<String>, Query, description = "KEY:VALUE, repeatable"),
+        ("execution" = Option<String>, Query),
         ("from" = Option<String>, Query), ("to" = Option<String>, Query),
         ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = EntryList), (status = 400, body = Problem)))]
 pub(crate) async fn entries(call: Call) -> Answer {
     let mut query = call.query()?;
-    let tenant = call.tenant(&mut query)?;
+    let only = only(&call, &mut query)?;
     let page = query.page(&call.app, |cursor| cursor.parse().ok());
-    let kind = query.take("kind").and_then(|name| match name.as_str() {
-        "settlement" => Some(EntryKind::Settled),
-        "act" => Some(EntryKind::Acted),
-        "adjustment" => Some(EntryKind::Adjusted),
-        _ => {
-            query
-                .faults
-                .add("?kind", "must be settlement, act or adjustment");
-            None
+    let kind = kind(&mut query);
+    let execution = query.take("execution").and_then(|text| {
+        let id = ids::parse(Kind::Execution, &text);
+        if id.is_none() {
+            query.faults.add("?execution", "is no id of an execution");
         }
+        id
     });
     let (from, to) = (query.time("from"), query.time("to"));
     query.finish()?;
-    let asked = EntryQuery {
+    let mut asked = EntryQuery {
         after: page.cursor.unwrap_or(0),
-        tenant: tenant.map(|tenant| tenant.profile.name.clone()),
+        tenant: only.tenant.clone(),
         kind,
         from,
         to,
         limit: page.limit,
     };
-    let ledger = call.app.ledger.clone();
-    let found = call
-        .app
-        .blocking(move || ledger.entries(&asked))
-        .await?
-        .map_err(failed)?;
+    let all = execution.is_none()
+        && only
+            == Only {
+                tenant: only.tenant.clone(),
+                ..Only::default()
+            };
+    let (ledger, most) = (
+        call.app.ledger.clone(),
+        call.app.config.server.list_scan_max,
+    );
+    let work = move || {
+        if all {
+            return piece(&ledger, &asked);
+        }
+        let execution = execution.map(Id);
+        if let Some(execution) = execution
+            && let Some(settled) = ledger.settlement_of(execution)?
+        {
+            // What reverses it comes after it.
+            asked.after = asked.after.max(settled.seq.saturating_sub(1));
+        }
+        let limit = asked.limit;
+        asked.limit = audit::CHUNK;
+        let only = ChargeQuery {
+            only,
+            ..ChargeQuery::default()
+        };
+        let passes = |entry: &Entry| {
+            only.passes(entry) && execution.is_none_or(|id| settles(entry) == Some(id))
+        };
+        let next = |asked: &EntryQuery| piece(&ledger, asked);
+        audit::select(next, asked, passes, (limit, most))
+    };
+    let (as_of, entries, next) = call.app.blocking(work).await?.map_err(failed)?;
     Ok(ok(&EntryList {
-        items: found.entries.iter().map(entry).collect(),
-        next_cursor: found.next.map(|next| next.to_string()),
-        as_of: found.as_of.into(),
+        items: entries.iter().map(entry).collect(),
+        next_cursor: next.map(|next| next.to_string()),
+        as_of: as_of.into(),
     }))
+}
+
+/// The next entries.
+fn piece(ledger: &Ledger, asked: &EntryQuery) -> Result<audit::Piece, QueryError> {
+    let found = ledger.entries(asked)?;
+    Ok((found.as_of, found.entries, found.next))
+}
+
+/// The kind asked for.
+fn kind(query: &mut Query) -> Option<EntryKind> {
+    let name = query.take("kind")?;
+    let kind = match name.as_str() {
+        "settlement" => EntryKind::Settled,
+        "act" => EntryKind::Acted,
+        "adjustment" => EntryKind::Adjusted,
+        _ => {
+            query
+                .faults
+                .add("?kind", "must be settlement, act or adjustment");
+            return None;
+        }
+    };
+    Some(kind)
+}
+
+/// The execution that an entry settles, or whose settlement it reverses.
+fn settles(entry: &Entry) -> Option<Id> {
+    match &entry.body {
+        Body::Settled(settled) => Some(settled.hold.execution),
+        Body::Adjusted(adjusted) => adjusted.what.reversed().map(|of| of.hold.execution),
+        Body::Acted(_) => None,
+    }
+}
+
+/// Shows an entry
+#[utoipa::path(get, path = "/v1/entries/{seq}", tag = "money",
+    params(("seq" = u64, Path), ("tenant" = Option<String>, Query)),
+    responses((status = 200, body = EntryView), (status = 404, body = Problem)))]
+pub(crate) async fn one(call: Call) -> Answer {
+    let mut query = call.query()?;
+    let tenant = call.tenant(&mut query)?;
+    query.finish()?;
+    let missing = || ApiError::NotFound { what: "entry" };
+    let seq: u64 = call.path("seq").parse().map_err(|_no_number| missing())?;
+    let ledger = call.app.ledger.clone();
+    let found = call.app.blocking(move || ledger.entry(seq)).await?;
+    let found = found.map_err(failed)?.ok_or_else(missing)?;
+    let own = |tenant: &Arc<Tenant>| found.tenant() == Some(&tenant.profile.name);
+    if tenant.as_ref().is_some_and(|tenant| !own(tenant)) {
+        return Err(missing());
+    }
+    Ok(ok(&entry(&found)))
 }
 
 /// An entry as the API shows it: for who has its bytes and need not believe a server.
@@ -264,7 +332,10 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
         tenant: entry.tenant().map(str::to_owned),
         execution: None,
         hold: None,
+        opened_at: None,
+        rate_card: None,
         project: None,
+        function: None,
         key: None,
         image: None,
         tags: None,
@@ -288,7 +359,10 @@ pub(super) fn entry(entry: &Entry) -> EntryView {
             view.kind = "settlement";
             view.execution = Some(ids::text(Kind::Execution, &hold.execution.0));
             view.hold = Some(ids::text(Kind::Hold, &hold.id.0));
+            view.opened_at = Some(rfc3339(hold.opened_at));
+            view.rate_card = Some(hold.rate_card);
             view.project = Some(hold.project.clone());
+            view.function.clone_from(&hold.function);
             view.key = Some(hold.key.clone());
             view.image = Some(hold.image.clone());
             view.tags = Some(hold.tags.iter().cloned().collect());
@@ -329,64 +403,4 @@ fn quota_changes(acted: &Acted) -> Option<Vec<QuotaChangeView>> {
         quotas: change.quotas.iter().map(shape::quota_body).collect(),
     });
     acted.action.starts_with("quotas.").then(|| views.collect())
-}
-
-/// Lists open holds, oldest first
-#[utoipa::path(get, path = "/v1/holds", tag = "money",
-    params(("tenant" = Option<String>, Query), ("state" = Option<String>, Query),
-        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = HoldList), (status = 400, body = Problem)))]
-pub(crate) async fn holds(call: Call) -> Answer {
-    let mut query = call.query()?;
-    let tenant = call.tenant(&mut query)?;
-    let page = query.page(&call.app, |cursor| ids::parse(Kind::Hold, cursor));
-    if query.take("state").is_some_and(|state| state != "open") {
-        query
-            .faults
-            .add("?state", "must be open: a hold that has ended is an entry");
-    }
-    query.finish()?;
-    let own = |hold: &Arc<Hold>| {
-        tenant
-            .as_ref()
-            .is_none_or(|tenant| tenant.profile.name == hold.tenant)
-    };
-    let mut open = call.app.ledger.open_holds();
-    open.retain(own);
-    open.sort_by_key(|hold| hold.id);
-    let rest = open
-        .iter()
-        .filter(|hold| page.cursor.is_none_or(|after| hold.id.0 > after));
-    let views = rest
-        .take(page.limit.saturating_add(1))
-        .map(|one| hold(one))
-        .collect();
-    Ok(ok(&List::cut(views, page.limit, |last: &HoldView| {
-        last.id.clone()
-    })))
-}
-
-pub(super) fn hold(hold: &Hold) -> HoldView {
-    let scope = |project, function, key| QuotaScope {
-        project,
-        function,
-        key,
-    };
-    let mut scopes = vec![scope(Some(hold.project.clone()), None, None)];
-    scopes.extend(
-        hold.function
-            .clone()
-            .map(|name| scope(None, Some(name), None)),
-    );
-    scopes.push(scope(None, None, Some(hold.key.clone())));
-    HoldView {
-        id: ids::text(Kind::Hold, &hold.id.0),
-        execution: ids::text(Kind::Execution, &hold.execution.0),
-        tenant: hold.tenant.clone(),
-        state: "open",
-        opened_at: rfc3339(hold.opened_at),
-        quantities: shape::quantities(&hold.quantities),
-        amount: hold.amount.to_string(),
-        scopes,
-    }
 }

@@ -4,7 +4,7 @@ use ledger::{Closing, Effect, Period, PeriodState, Phase};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::entries::{HoldView, hold};
+use super::holds::{HoldView, hold};
 use super::statements::{decimal, phase_name};
 use super::usage::failed;
 use crate::call::{Answer, Call, List, ok};

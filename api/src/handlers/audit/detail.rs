@@ -31,7 +31,11 @@ fn effect(acted: &Acted) -> Option<Value> {
         Effect::Reject { proposal, .. } | Effect::Approve { proposal, .. } => {
             Some(json!({ "adjustment": proposal.to_string() }))
         }
-        Effect::Tenant { .. } | Effect::Settings(_) => None,
+        Effect::CountScopes(bounds) => Some(json!({
+            "in_all": bounds.in_all,
+            "per_tenant": bounds.per_tenant,
+        })),
+        Effect::Tenant { .. } | Effect::Settings(_) | Effect::Counted { .. } => None,
     }
 }
 
