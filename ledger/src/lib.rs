@@ -74,7 +74,8 @@ pub use preview::{Preview, Priced};
 pub use quantity::{Ceiling, Meter, OnLow, Quantities};
 pub use query::{
     AsOf, ChargeQuery, Denial, DenialCount, Denials, DeniedBy, Document, EntryPage, EntryQuery,
-    Estimate, GrantState, GroupBy, Head, Health, Only, Terms, UsageItem, UsageQuery, UsageReport,
+    Estimate, GrantState, GroupBy, Head, Health, Only, Stood, Terms, UsageItem, UsageQuery,
+    UsageReport,
 };
 pub use quota::{
     CapOf, Cause, Left, Mode, Quota, QuotaChange, QuotaState, Scope, ScopeKind, StartCaps,

@@ -307,6 +307,8 @@ pub struct DenialCount {
     pub minute: Micros,
     /// Refusals.
     pub count: u64,
+    /// The number of this counter: those that came later have higher ones.
+    pub number: u64,
 }
 
 /// One refusal.
@@ -318,6 +320,8 @@ pub struct Denial {
     pub tenant: String,
     /// The project named.
     pub project: String,
+    /// The function named.
+    pub function: Option<String>,
     /// The key used.
     pub key: String,
     /// What refused.
@@ -326,6 +330,26 @@ pub struct Denial {
     pub scope: Scope,
     /// Whether posted use or only open holds were in the way.
     pub cause: Cause,
+    /// How it stood; `None` where nothing was counted.
+    pub stood: Option<Stood>,
+    /// The number of this refusal: those that came later have higher ones.
+    pub number: u64,
+}
+
+/// How what refused a hold stood then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stood {
+    /// What was counted.
+    pub meter: Meter,
+    /// The most there might be: a quota's limit with its overdraft, a cap, the credit that was
+    /// left, the caller's `max_cost`.
+    pub limit: u128,
+    /// What was used.
+    pub posted: u128,
+    /// What was held.
+    pub held: u128,
+    /// What the hold needed.
+    pub requested: u128,
 }
 
 /// Refusals since the ledger was opened, within its bounds.

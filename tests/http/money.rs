@@ -141,6 +141,58 @@ fn without_a_range_usage_is_of_this_month_and_costs_are_the_same_in_money() {
 }
 
 #[test]
+fn a_refusal_tells_how_the_limit_stood_and_pages_are_not_moved_by_others() {
+    let server = TestServer::start();
+    let owner = server.tenant("acme");
+    let few = json!([{"meter": "executions", "window": "lifetime", "limit": "1", "mode": "hard"}]);
+    server.quota("acme", &few);
+    let run = || owner.post("/v1/executions", &json!({"code": "print 1"}));
+    run().expect(200);
+    let refuse = |times: usize| {
+        for _ in 0..times {
+            run().problem(429, "quota_exceeded");
+        }
+    };
+    refuse(3);
+    let recent = |query: &str| {
+        let path = format!("/v1/denials/recent?{query}");
+        owner.get(&path).expect(200)
+    };
+    let page = recent("limit=2");
+    let denial = &page["items"][0];
+    let told = ["meter", "limit", "posted", "held", "requested"].map(|name| &denial[name]);
+    let text = |text: &str| json!(text);
+    let wanted = ["executions", "1", "1", "0", "1"].map(text);
+    assert_eq!(told, wanted.each_ref(), "{denial}");
+    assert_eq!(denial["function"], Value::Null);
+    // Two more come in between: the next page goes on where this one ended.
+    refuse(2);
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let rest = recent(&format!("limit=2&cursor={cursor}"));
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1, "{rest}");
+    assert_eq!(rest["next_cursor"], Value::Null);
+    let at = |item: &Value| item["at"].as_str().unwrap().to_owned();
+    let oldest = at(&rest["items"][0]);
+    assert!(oldest < at(&page["items"][1]));
+    let all = recent("")["items"].as_array().unwrap().len();
+    let before = recent(&format!("to={oldest}"))["items"]
+        .as_array()
+        .unwrap()
+        .len();
+    let since = recent(&format!("from={oldest}"))["items"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!((all, before, since), (5, 0, 5));
+    let counts = |query: &str| {
+        let list = owner.get(&format!("/v1/denials?{query}")).expect(200);
+        list["items"].as_array().unwrap().len()
+    };
+    assert!(counts("from=2020-01-01T00:00:00Z") > 0);
+    assert_eq!(counts("to=2020-01-01T00:00:00Z"), 0);
+}
+
+#[test]
 fn refusals_are_counted_by_what_refused() {
     let server = TestServer::start();
     let owner = server.tenant("acme");

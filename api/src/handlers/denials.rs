@@ -45,6 +45,8 @@ pub(crate) struct RecentDenial {
     pub tenant: String,
     /// The project named.
     pub project: String,
+    /// The function named.
+    pub function: Option<String>,
     /// The key used.
     pub key: String,
     /// As in the counts.
@@ -53,6 +55,17 @@ pub(crate) struct RecentDenial {
     pub scope: Option<QuotaScope>,
     /// `posted` or `held`.
     pub cause: &'static str,
+    /// What was counted; null where nothing was.
+    pub meter: Option<&'static str>,
+    /// The most there might be: a quota's limit with its overdraft, a cap, the credit that was left,
+    /// or `max_cost`; decimal.
+    pub limit: Option<String>,
+    /// What was used; decimal.
+    pub posted: Option<String>,
+    /// What was held; decimal.
+    pub held: Option<String>,
+    /// What the execution needed; decimal.
+    pub requested: Option<String>,
 }
 
 /// The last refusals since the server started, within its bounds.
@@ -68,14 +81,23 @@ pub(crate) struct RecentDenialList {
 struct Wanted {
     by: Option<String>,
     cause: Option<String>,
+    from: Option<i64>,
+    to: Option<i64>,
+    /// Only those with lower numbers.
+    before: Option<u64>,
+    limit: usize,
 }
 
 impl Wanted {
-    fn passes(&self, by: &DeniedBy, cause: Cause) -> bool {
+    fn passes(&self, (by, cause): (&DeniedBy, Cause), at: i64, number: u64) -> bool {
         let same = |wanted: &Option<String>, found: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == found)
         };
-        same(&self.by, name(by)) && same(&self.cause, shape::cause(cause))
+        same(&self.by, name(by))
+            && same(&self.cause, shape::cause(cause))
+            && self.from.is_none_or(|from| from <= at)
+            && self.to.is_none_or(|to| at < to)
+            && self.before.is_none_or(|before| number < before)
     }
 }
 
@@ -90,28 +112,35 @@ fn name(by: &DeniedBy) -> &str {
     }
 }
 
-/// A page of what passes, and where the next one begins.
-fn page<T>(all: Vec<T>, skip: usize, limit: usize) -> (impl Iterator<Item = T>, Option<String>) {
-    let end = skip.saturating_add(limit);
-    let next = (all.len() > end).then(|| end.to_string());
-    (all.into_iter().skip(skip).take(limit), next)
+/// The first of what passes, newest first, and where the next page begins: by the number of the
+/// last one, so that what is refused meanwhile moves nothing.
+fn page<T>(mut all: Vec<T>, limit: usize, number: impl Fn(&T) -> u64) -> (Vec<T>, Option<String>) {
+    let more = all.len() > limit;
+    all.truncate(limit);
+    let last = all.last().filter(|_| more);
+    let next = last.map(|last| number(last).to_string());
+    (all, next)
 }
 
 /// Which tenant's, which of them, and which page.
-fn asked(call: &Call) -> Result<(Option<String>, Wanted, usize, usize), ApiError> {
+fn asked(call: &Call) -> Result<(Option<String>, Wanted), ApiError> {
     let mut query = call.query()?;
     let tenant = call.tenant(&mut query)?;
     let page = query.page(&call.app, |cursor| cursor.parse().ok());
     let wanted = Wanted {
         by: query.take("by"),
         cause: query.take("cause"),
+        from: query.time("from"),
+        to: query.time("to"),
+        before: page.cursor,
+        limit: page.limit,
     };
     if !matches!(wanted.cause.as_deref(), None | Some("posted" | "held")) {
         query.faults.add("?cause", "must be posted or held");
     }
     query.finish()?;
     let name = tenant.map(|tenant| tenant.profile.name.clone());
-    Ok((name, wanted, page.cursor.unwrap_or(0), page.limit))
+    Ok((name, wanted))
 }
 
 /// Counts refusals since the server started, by minute, newest first
@@ -119,14 +148,15 @@ fn asked(call: &Call) -> Result<(Option<String>, Wanted, usize, usize), ApiError
     params(("tenant" = Option<String>, Query),
         ("by" = Option<String>, Query, description = "as in the answer"),
         ("cause" = Option<String>, Query, description = "posted or held"),
+        ("from" = Option<String>, Query), ("to" = Option<String>, Query),
         ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = DenialList), (status = 400, body = Problem)))]
 pub(crate) async fn counts(call: Call) -> Answer {
-    let (tenant, wanted, skip, limit) = asked(&call)?;
+    let (tenant, wanted) = asked(&call)?;
     let mut counts = call.app.ledger.denials(tenant.as_deref()).counts;
-    counts.retain(|one| wanted.passes(&one.by, one.cause));
-    let (counts, next_cursor) = page(counts, skip, limit);
-    let views = counts.map(|one| DenialView {
+    counts.retain(|one| wanted.passes((&one.by, one.cause), one.minute, one.number));
+    let (counts, next_cursor) = page(counts, wanted.limit, |one| one.number);
+    let views = counts.into_iter().map(|one| DenialView {
         by: name(&one.by).to_owned(),
         tenant: one.tenant,
         scope: shape::scope(&one.scope),
@@ -143,14 +173,21 @@ pub(crate) async fn counts(call: Call) -> Answer {
     params(("tenant" = Option<String>, Query),
         ("by" = Option<String>, Query, description = "as in the answer"),
         ("cause" = Option<String>, Query, description = "posted or held"),
+        ("from" = Option<String>, Query), ("to" = Option<String>, Query),
         ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = RecentDenialList), (status = 400, body = Problem)))]
 pub(crate) async fn recent(call: Call) -> Answer {
-    let (tenant, wanted, skip, limit) = asked(&call)?;
+    let (tenant, wanted) = asked(&call)?;
     let mut last = call.app.ledger.denials(tenant.as_deref()).last;
-    last.retain(|one| wanted.passes(&one.by, one.cause));
-    let (last, next_cursor) = page(last, skip, limit);
-    let views = last.map(|one| RecentDenial {
+    last.retain(|one| wanted.passes((&one.by, one.cause), one.at, one.number));
+    let (last, next_cursor) = page(last, wanted.limit, |one| one.number);
+    let views = last.into_iter().map(|one| RecentDenial {
+        meter: one.stood.map(|stood| stood.meter.name()),
+        limit: one.stood.map(|of| shape::quantity(of.meter, of.limit)),
+        posted: one.stood.map(|of| shape::quantity(of.meter, of.posted)),
+        held: one.stood.map(|of| shape::quantity(of.meter, of.held)),
+        requested: one.stood.map(|of| shape::quantity(of.meter, of.requested)),
+        function: one.function,
         at: rfc3339(one.at),
         by: name(&one.by).to_owned(),
         tenant: one.tenant,
