@@ -75,6 +75,9 @@ pub(crate) struct QuotaView {
     pub held: String,
     /// What a hold may still take; decimal.
     pub free: String,
+    /// What is posted and held beyond limit and overdraft: by runs that a soft quota let pass, or
+    /// where a limit was lowered; decimal.
+    pub over: String,
     /// From when on the current window, or the lifetime, is counted, where that is not from its
     /// start; else null.
     pub counted_since: Option<String>,
@@ -151,6 +154,8 @@ pub(crate) fn cause(cause: Cause) -> &'static str {
 
 pub(crate) fn quota_view(state: &QuotaState, source: &'static str) -> QuotaView {
     let quota = &state.quota;
+    let used = state.posted.saturating_add(state.held);
+    let over = used.saturating_sub(quota.limit.saturating_add(quota.overdraft));
     QuotaView {
         scope: scope(&quota.scope),
         meter: quota.meter.name().to_owned(),
@@ -164,6 +169,7 @@ pub(crate) fn quota_view(state: &QuotaState, source: &'static str) -> QuotaView 
         posted: quantity(quota.meter, state.posted),
         held: quantity(quota.meter, state.held),
         free: quantity(quota.meter, state.free),
+        over: quantity(quota.meter, over),
         counted_since: state.counted_since.map(rfc3339),
         resets_at: state.resets_at.map(rfc3339),
     }

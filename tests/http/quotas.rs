@@ -181,6 +181,25 @@ fn a_quota_counts_its_window_from_the_beginning() {
 }
 
 #[test]
+fn a_soft_quota_refuses_nothing_and_tells_how_far_it_was_passed() {
+    let server = TestServer::start();
+    let owner = server.tenant("acme");
+    let soft = json!({"meter": "executions", "window": "day", "limit": "1", "mode": "soft"});
+    server.quota("acme", &json!([soft]));
+    for over in ["0", "1", "2"] {
+        let ran = owner.post("/v1/executions", &json!({"code": "print(1)"}));
+        ran.expect(200);
+        let quotas = owner.get("/v1/quotas").expect(200);
+        let mut items = quotas["items"].as_array().unwrap().iter();
+        let found = items.find(|one| one["mode"] == "soft").unwrap();
+        assert_eq!(
+            (&found["over"], &found["free"]),
+            (&json!(over), &json!("0"))
+        );
+    }
+}
+
+#[test]
 fn malformed_quotas_are_refused_whole() {
     let server = TestServer::start();
     let owner = server.tenant("acme");

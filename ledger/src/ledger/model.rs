@@ -140,7 +140,8 @@ impl Model {
             .filter(|quota| in_scope(&quota.scope, request))
             .all(|quota| {
                 let (posted, held) = self.stands(&request.tenant, quota, at);
-                posted + held + get(&worst, price(&worst, true), quota.meter) <= quota.limit
+                let all = posted + held + get(&worst, price(&worst, true), quota.meter);
+                quota.mode == Mode::Soft || all <= quota.limit + quota.overdraft
             })
     }
 

@@ -99,6 +99,8 @@ impl Model {
                 let stands = self.stands(name, &state.quota, at);
                 assert_eq!(state.counted_since, None, "{}", state.quota.name());
                 assert_eq!((state.posted, state.held), stands, "{}", state.quota.name());
+                let most = state.quota.limit + state.quota.overdraft;
+                assert_eq!(state.free, most.saturating_sub(stands.0 + stands.1));
             }
         }
         let documents = ledger.documents("doc/").into_iter();

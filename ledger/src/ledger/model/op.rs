@@ -47,8 +47,9 @@ pub(super) enum Op {
     },
 }
 
-/// A quota: scope, meter, window, zone and limit, each as a small number.
-pub(super) type Drawn = (u8, u8, u8, usize, u64);
+/// A quota: scope, meter, window, zone and limit, each as a small number; its overdraft, or `None`
+/// for a soft one.
+pub(super) type Drawn = (u8, u8, u8, usize, u64, Option<u64>);
 
 /// Tags of a hold: at most one value a key.
 fn tags() -> impl Strategy<Value = Vec<(u8, u8)>> {
@@ -109,7 +110,9 @@ pub(super) fn question() -> impl Strategy<Value = Question> {
 fn settings() -> impl Strategy<Value = Op> {
     let quotas = || {
         let zone = prop_oneof![3 => Just(0_usize), 2 => 1..ZONES.len()];
-        let quota = (0..4_u8, 0..4_u8, 0..5_u8, zone, 0..6_u64);
+        let overdraft =
+            prop_oneof![1 => Just(None), 3 => Just(Some(0)), 1 => (1..3_u64).prop_map(Some)];
+        let quota = (0..4_u8, 0..4_u8, 0..5_u8, zone, 0..6_u64, overdraft);
         proptest::collection::vec(quota, 0..4)
     };
     let cap = || proptest::option::weighted(0.3, 1..7_u32);

@@ -109,7 +109,7 @@ impl Model {
 /// The quotas that were drawn, each once.
 fn list(drawn: &[Drawn]) -> Vec<Quota> {
     let mut list: Vec<Quota> = Vec::new();
-    for (scope, meter, window, zone, steps) in drawn {
+    for (scope, meter, window, zone, steps, overdraft) in drawn {
         let scope = match scope {
             0 => Scope::Tenant,
             1 => Scope::Project("p0".to_owned()),
@@ -125,6 +125,8 @@ fn list(drawn: &[Drawn]) -> Vec<Quota> {
         let window = Window::ALL[usize::from(*window)];
         let quota = Quota {
             timezone: ZONES[*zone].0.to_owned(),
+            mode: overdraft.map_or(Mode::Soft, |_| Mode::Hard),
+            overdraft: u128::from(overdraft.unwrap_or(0)) * unit,
             ..quota(scope, meter, window, u128::from(*steps) * unit)
         };
         if list.iter().all(|other| other.name() != quota.name()) {
