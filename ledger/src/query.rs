@@ -270,8 +270,8 @@ pub struct Health {
     pub view_lag_us: u64,
     /// Bytes of the view on disk.
     pub view_bytes: u64,
-    /// How far the ledger's own time, which never goes back, is ahead of the clock, in microseconds:
-    /// seconds mean that the clock was ahead before.
+    /// How far the ledger's own time, which never goes back, is ahead of the clock, in
+    /// microseconds: seconds mean that the clock was ahead before.
     pub clock_ahead_us: u64,
 }
 

@@ -57,8 +57,8 @@ pub(crate) struct RecentDenial {
     pub cause: &'static str,
     /// What was counted; null where nothing was.
     pub meter: Option<&'static str>,
-    /// The most there might be: a quota's limit with its overdraft, a cap, the credit that was left,
-    /// or `max_cost`; decimal.
+    /// The most there might be: a quota's limit with its overdraft, a cap, the credit that was
+    /// left, or `max_cost`; decimal.
     pub limit: Option<String>,
     /// What was used; decimal.
     pub posted: Option<String>,

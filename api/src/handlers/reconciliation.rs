@@ -106,7 +106,8 @@ pub(crate) struct LimitsView {
     pub differences: Vec<LimitView>,
 }
 
-/// CPU time of this server's executions, since it began to serve, against the kernel's counter of all its sandboxes.
+/// CPU time of this server's executions, since it began to serve, against the kernel's counter of
+/// all its sandboxes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CpuView {
     /// Whether the rest is at least nothing, and no more than the parts of it that are named.
@@ -147,8 +148,8 @@ pub(crate) struct CpuView {
 /// Whether the books agree.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReconciliationView {
-    /// Whether there is no difference anywhere, no CPU time charged that the kernel has not counted,
-    /// and none counted that nothing explains.
+    /// Whether there is no difference anywhere, no CPU time charged that the kernel has not
+    /// counted, and none counted that nothing explains.
     pub agrees: bool,
     /// Entries against rows.
     pub range: RangeView,

@@ -103,7 +103,7 @@ fn a_released_hold_charges_nothing_and_gives_everything_back() {
         .iter()
         .map(|one| (one.cause, one.count))
         .collect();
-    assert_eq!(counts, [(Cause::Held, 1), (Cause::Posted, 1)]);
+    assert_eq!(counts, [(Cause::Posted, 1), (Cause::Held, 1)]);
     let last: Vec<_> = denials.last.iter().map(|one| one.cause).collect();
     assert_eq!(last, [Cause::Posted, Cause::Held]);
     assert!(ledger.denials(Some("other")).last.is_empty());
