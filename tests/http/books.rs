@@ -210,7 +210,7 @@ fn pages_of_acts_join_without_gap_or_overlap() {
 
 #[test]
 fn entries_rows_balances_and_the_kernel_agree() {
-    let server = TestServer::start();
+    let mut server = TestServer::start();
     let (acme, other) = (server.tenant("acme"), server.tenant("other"));
     for cpu_us in [1_000, 2_500, 70] {
         run(&acme, cpu_us);
@@ -271,7 +271,6 @@ fn entries_rows_balances_and_the_kernel_agree() {
         (&json!(0), &json!(6))
     );
     // What ran before a restart is in the books, and not in this server's count.
-    let mut server = server;
     server.restart();
     let found = server.admin().get(&path).expect(200);
     assert_eq!(
