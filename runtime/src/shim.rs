@@ -102,14 +102,23 @@ pub(crate) struct Job<'a> {
     pub(crate) cpus: &'a [usize],
     /// What it may reach.
     pub(crate) network: WireNetwork,
-    /// Where its image's template takes requests; that one owns `userns` then.
-    pub(crate) fork_from: Option<&'a OwnedFd>,
+    /// Its image's template, which owns `userns` then.
+    pub(crate) fork_from: Option<ForkFrom<'a>>,
+}
+
+/// A template that a sandbox's interpreter may be forked from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForkFrom<'a> {
+    /// Where it takes requests.
+    pub(crate) socket: &'a OwnedFd,
+    /// Who it is.
+    pub(crate) uid: u32,
 }
 
 impl Job<'_> {
     /// The descriptors of it that are needed once its file systems are mounted.
     fn descriptors(&self) -> Vec<RawFd> {
-        let template = self.fork_from.map(AsRawFd::as_raw_fd);
+        let template = self.fork_from.map(|template| template.socket.as_raw_fd());
         template
             .into_iter()
             .chain([self.userns.as_raw_fd()])
@@ -231,11 +240,17 @@ fn make<'a>(
 fn become_shim(host: &Host<'_>) -> Result<(), Failed> {
     prctl::set_name(c"farebox-shim").during("take a name")?;
     prctl::set_child_subreaper(true).during("become a sub-reaper")?;
+    tie_to(host.launcher)?;
+    SigSet::empty().thread_set_mask().during("unblock signals")
+}
+
+/// Has the shim die with the launcher. To be called again after a change of ids.
+fn tie_to(launcher: Pid) -> Result<(), Failed> {
     prctl::set_pdeathsig(Signal::SIGKILL).during("tie the shim to the launcher")?;
-    if getppid() != host.launcher {
+    if getppid() != launcher {
         return Err(Failed::because("start", "the launcher is gone"));
     }
-    SigSet::empty().thread_set_mask().during("unblock signals")
+    Ok(())
 }
 
 /// Puts what this process forks from now on into a time namespace in which the machine has just

@@ -87,6 +87,11 @@ impl Home {
         })
     }
 
+    /// Which interface the groups have.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
     /// A sandbox's group as an absolute path, for libcontainer.
     pub(crate) fn path_of(&self, name: &str) -> String {
         format!("/{TOP}/{}/{SANDBOXES}/{name}", self.instance)

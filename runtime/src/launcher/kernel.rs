@@ -310,16 +310,22 @@ pub(crate) fn fork_into(flags: CloneFlags) -> io::Result<ForkResult> {
     }
 }
 
-/// Takes another effective user id and keeps what root may do.
+/// Takes another effective user id and keeps what root may do. Clears the parent-death signal.
 pub(crate) fn become_keeping_capabilities(uid: u32) -> io::Result<()> {
+    /// `SECBIT_NO_SETUID_FIXUP`: what changes a user id leaves capabilities alone.
+    const NO_FIXUP: libc::c_ulong = 1 << 2;
     if uid == 0 {
         return Ok(());
     }
-    /// `SECBIT_NO_SETUID_FIXUP`: what changes a user id leaves capabilities alone.
-    const NO_FIXUP: libc::c_ulong = 1 << 2;
     prctl_number(libc::PR_SET_SECUREBITS, NO_FIXUP)?;
     nix::unistd::seteuid(nix::unistd::Uid::from_raw(uid))?;
     Ok(())
+}
+
+/// Takes [`become_keeping_capabilities`] back, but for the parent-death signal.
+pub(crate) fn become_root_again() -> io::Result<()> {
+    nix::unistd::seteuid(nix::unistd::Uid::from_raw(0))?;
+    prctl_number(libc::PR_SET_SECUREBITS, 0)
 }
 
 fn prctl_number(operation: i32, argument: libc::c_ulong) -> io::Result<()> {

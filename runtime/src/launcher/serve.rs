@@ -93,6 +93,7 @@ impl Launcher {
             forks: Templates::new(config.uid_base, forks),
             outbox: VecDeque::from([FromLauncher::Up {
                 instance: state.instance.clone(),
+                forks: Templates::are_safe(&home),
             }]),
             filter: Rc::new(filter),
             cpu: Cpu::read().during("read /proc/cpuinfo")?,
@@ -212,11 +213,11 @@ impl Launcher {
             filter: &self.filter,
             open_files: self.config.maxima.open_files,
         });
-        let template_of_image = start.and_then(|start| {
+        let fork_from = start.and_then(|start| {
             self.forks
                 .get(&start, |uid| forget_owner(&mut self.userns, uid))
         });
-        let owner = template_of_image.map_or(0, |one| one.uid);
+        let owner = fork_from.map_or(0, |one| one.uid);
         let userns = namespace(&mut self.userns, &admission, owner)
             .map_err(|error| host(format!("cannot make a user namespace: {error}")))?;
         // Who is behind is not helped at everyone's cost.
@@ -236,7 +237,7 @@ impl Launcher {
             behind: make.behind,
             cpus: &admission.cpus,
             network: make.network,
-            fork_from: template_of_image.map(|one| &one.socket),
+            fork_from,
         };
         let host_side = Host {
             launcher: Pid::this(),

@@ -32,12 +32,13 @@ use nix::unistd::{
 use super::kernel;
 use super::root::tmpfs;
 use super::step::{During, Failed, log};
-use crate::cgroup::{Group, Home, Kin};
+use crate::cgroup::{Group, Home, Kin, Version};
 use crate::clock::Monotonic;
 use crate::init;
 use crate::oci::ROOT;
 use crate::runner;
 use crate::seccomp::Program;
+use crate::shim::ForkFrom;
 use crate::template::{DIRECTORY, FILTER_NAME, NATIVE, NATIVE_NAME};
 use crate::wire::WireLimits;
 
@@ -68,13 +69,13 @@ pub(super) struct Templates {
 
 /// One template.
 #[derive(Debug)]
-pub(super) struct Template {
+struct Template {
     image: [u8; 32],
     env: Vec<(String, String)>,
     /// Who it is: no other template and no sandbox ever was.
-    pub(super) uid: u32,
+    uid: u32,
     /// Where it takes requests.
-    pub(super) socket: OwnedFd,
+    socket: OwnedFd,
     pid: Pid,
     forks: u32,
     since_us: u64,
@@ -106,9 +107,22 @@ impl Templates {
         }
     }
 
+    /// Whether a template can be let into a sandbox's groups without more than that. On cgroup v2
+    /// who may enter one group may move every process of the host into it, or none.
+    pub(super) fn are_safe(home: &Home) -> bool {
+        home.version() == Version::V1
+    }
+
     /// The template of an image, started if there is none that will do; none if it cannot be, which
     /// is logged. `gone` is told the user id of one that had to go.
-    pub(super) fn get(&mut self, start: &Start<'_>, gone: impl FnOnce(u32)) -> Option<&Template> {
+    pub(super) fn get(
+        &mut self,
+        start: &Start<'_>,
+        gone: impl FnOnce(u32),
+    ) -> Option<ForkFrom<'_>> {
+        if !Templates::are_safe(start.home) {
+            return None;
+        }
         let now_us = self.clock.now_us();
         let is_same = |one: &Template| one.image == start.image && one.env == start.env;
         let found = self
@@ -138,7 +152,10 @@ impl Templates {
             forks: one.forks + 1,
             ..one
         });
-        self.all.last()
+        self.all.last().map(|one| ForkFrom {
+            socket: &one.socket,
+            uid: one.uid,
+        })
     }
 
     /// Takes note of a child that was reaped; answers its user id if it was a template.

@@ -27,8 +27,12 @@ const ENV_MAX: usize = 2048;
 const IMAGES_MAX: usize = 256;
 
 /// What is known of the images' templates.
-#[derive(Debug, Default)]
-pub(super) struct Forks(Mutex<HashMap<[u8; 32], Known>>);
+#[derive(Debug)]
+pub(super) struct Forks {
+    /// Whether the launcher has any.
+    any: bool,
+    known: Mutex<HashMap<[u8; 32], Known>>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -39,13 +43,21 @@ enum Known {
 }
 
 impl Forks {
+    pub(super) fn new(any: bool) -> Forks {
+        Forks {
+            any,
+            known: Mutex::default(),
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a fork may be asked for.
     fn may(&self, image: [u8; 32], now_us: u64) -> bool {
-        !matches!(self.known().get(&image), Some(Known::Off(until)) if *until > now_us)
+        let is_off = |known: &Known| matches!(known, Known::Off(until) if *until > now_us);
+        self.any && !self.known().get(&image).is_some_and(is_off)
     }
 
     /// Whether one has been answered, so that it will not take as long as a start.
@@ -187,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_template_that_fails_is_left_alone_for_a_while() {
-        let forks = Forks::default();
+        assert!(!Forks::new(false).may([1; 32], 0));
+        let forks = Forks::new(true);
         let image = [1; 32];
         assert!(forks.may(image, 0));
         assert!(!forks.works(image));
@@ -200,7 +213,7 @@ mod tests {
 
     #[test]
     fn no_more_images_are_known_than_there_is_a_bound_for() {
-        let forks = Forks::default();
+        let forks = Forks::new(true);
         for image in 0..=IMAGES_MAX {
             let [low, high, ..] = image.to_le_bytes();
             let mut digest = [0; 32];

@@ -85,8 +85,8 @@ impl Live {
         let launcher =
             Channel::new(socket, FRAME_MAX).map_err(|source| Error::LauncherSocket { source })?;
         let gone = |reason: String| Error::LauncherDown { reason };
-        let descriptors = match timeout(UP, launcher.recv::<FromLauncher>()).await {
-            Ok(Ok(Some((FromLauncher::Up { .. }, descriptors)))) => descriptors,
+        let (forks, descriptors) = match timeout(UP, launcher.recv::<FromLauncher>()).await {
+            Ok(Ok(Some((FromLauncher::Up { forks, .. }, descriptors)))) => (forks, descriptors),
             Ok(Ok(Some((FromLauncher::Unable { step, reason }, _)))) => {
                 return Err(gone(format!("cannot {}: {}", tame(&step), tame(&reason))));
             }
@@ -102,7 +102,7 @@ impl Live {
             child: Mutex::new(Some(child)),
             clock: Monotonic::start(),
             ahead: Ahead::new(options.pool),
-            forks: Forks::default(),
+            forks: Forks::new(forks),
             options: options.clone(),
             state: Mutex::default(),
             shares: Arc::default(),

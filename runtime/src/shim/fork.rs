@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::Pid;
 
+use super::Host;
 use super::watch::Sandbox;
 use crate::clock;
-use crate::launcher::cpus;
-use crate::launcher::step::{During, Failed};
+use crate::launcher::step::{During, Failed, log};
+use crate::launcher::{cpus, kernel};
 use crate::oci::{USER, process_limits};
 use crate::posture::{self, Deviation, Fork};
 use crate::template::request::{NAMESPACES, OFFSETS_MAX, Request, VERSION};
@@ -23,7 +24,11 @@ const PAUSE_MS: u8 = 1;
 ///
 /// # Errors
 /// There is no template, or it takes no request; nothing was forked then.
-pub(super) fn ask(sandbox: &Sandbox<'_>, stdio: Vec<OwnedFd>) -> Result<(), Failed> {
+pub(super) fn ask(
+    host: &Host<'_>,
+    sandbox: &Sandbox<'_>,
+    stdio: Vec<OwnedFd>,
+) -> Result<(), Failed> {
     let stdio: [OwnedFd; 3] = wire::exactly(stdio)
         .map_err(std::io::Error::other)
         .during("take the pipes of a fork")?;
@@ -33,10 +38,7 @@ pub(super) fn ask(sandbox: &Sandbox<'_>, stdio: Vec<OwnedFd>) -> Result<(), Fail
     let namespaces = NAMESPACES.map(|kind| File::open(format!("/proc/{}/ns/{kind}", sandbox.init)));
     let namespaces = namespaces.into_iter().collect::<Result<Vec<_>, _>>();
     let namespaces = namespaces.during("open the sandbox's namespaces")?;
-    let groups = sandbox
-        .group
-        .entrances()
-        .during("open the sandbox's groups")?;
+    let groups = entrances(host, sandbox, template.uid)?;
     let descriptors: Vec<BorrowedFd<'_>> = stdio
         .iter()
         .map(AsFd::as_fd)
@@ -44,8 +46,22 @@ pub(super) fn ask(sandbox: &Sandbox<'_>, stdio: Vec<OwnedFd>) -> Result<(), Fail
         .chain(groups.iter().map(AsFd::as_fd))
         .collect();
     let request = request(sandbox).during("tell what time it is")?;
-    wire::send_bytes(template.as_fd(), &to_bytes(&request), &descriptors)
+    wire::send_bytes(template.socket.as_fd(), &to_bytes(&request), &descriptors)
         .during("ask the template for a fork")
+}
+
+/// The files through which processes move themselves into the sandbox's groups, opened as the
+/// template: through a file that root has opened, whoever holds it may move any process of the host.
+fn entrances(host: &Host<'_>, sandbox: &Sandbox<'_>, uid: u32) -> Result<Vec<File>, Failed> {
+    kernel::become_keeping_capabilities(uid).during("take the template's user id")?;
+    let opened = sandbox.group.entrances();
+    if let Err(error) = kernel::become_root_again() {
+        log(sandbox.name, &format!("cannot become root again: {error}"));
+        // Half a shim is none: the launcher sweeps.
+        kernel::exit_now(1);
+    }
+    super::tie_to(host.launcher)?;
+    opened.during("open the sandbox's groups")
 }
 
 fn request(sandbox: &Sandbox<'_>) -> std::io::Result<Request> {

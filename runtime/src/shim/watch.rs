@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::deadline::earliest_us;
 use super::keep::Reader;
-use super::{Host, autopsy, claim, fork, told_failed};
+use super::{ForkFrom, Host, autopsy, claim, fork, told_failed};
 use crate::cgroup::{Group, Kin, Meter, Reading, Version};
 use crate::clock::Monotonic;
 use crate::disk;
@@ -56,8 +56,8 @@ pub(super) struct Sandbox<'a> {
     pub(super) disk: OwnedFd,
     /// The slot's user namespace.
     pub(super) userns: &'a OwnedFd,
-    /// Where its image's template takes requests.
-    pub(super) template: Option<&'a OwnedFd>,
+    /// Its image's template.
+    pub(super) template: Option<ForkFrom<'a>>,
     /// What it is told of its share.
     pub(super) told: Files,
     /// What it is held to now.
@@ -218,7 +218,7 @@ impl Watch<'_> {
             }
             Ok(Some((ToShim::Fork, descriptors))) if running.is_none() => {
                 let sandbox = self.sandbox;
-                if let Err(failed) = fork::ask(sandbox, descriptors) {
+                if let Err(failed) = fork::ask(host, sandbox, descriptors) {
                     // Whoever waits for a word of the fork sees that nobody has its pipes.
                     log(sandbox.name, &failed.to_string());
                 }

@@ -184,7 +184,7 @@ impl Bed {
     pub(crate) fn start_in(dir: tempfile::TempDir) -> Bed {
         let (socket, child) = runtime::spawn(&config(dir.path())).unwrap().into_parts();
         match receive::<FromLauncher>(&socket) {
-            Some((FromLauncher::Up { instance }, _)) => Bed {
+            Some((FromLauncher::Up { instance, .. }, _)) => Bed {
                 dir,
                 instance,
                 socket,
