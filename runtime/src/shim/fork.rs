@@ -51,7 +51,8 @@ pub(super) fn ask(
 }
 
 /// The files through which processes move themselves into the sandbox's groups, opened as the
-/// template: through a file that root has opened, whoever holds it may move any process of the host.
+/// template: through a file that root has opened, whoever holds it may move any process of the
+/// host.
 fn entrances(host: &Host<'_>, sandbox: &Sandbox<'_>, uid: u32) -> Result<Vec<File>, Failed> {
     kernel::become_keeping_capabilities(uid).during("take the template's user id")?;
     let opened = sandbox.group.entrances();
