@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -21,6 +22,9 @@ use crate::wire::LauncherConfig;
 /// the kernel takes. A request is handed on some twenty times before its answer, and who burns the
 /// CPU would make it wait for a whole slice each time: 3 ms by default.
 const SLICE_NS: u64 = 100_000;
+
+/// How often the copy of the binary is tried to be sealed; the kernel waits 0.15 s each time.
+const SEAL_TRIES: u32 = 20;
 
 /// A launcher that was started. Dropping it ends the launcher and every sandbox.
 #[derive(Debug)]
@@ -115,7 +119,14 @@ fn sealed_copy() -> io::Result<OwnedFd> {
         | SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_GROW
         | SealFlag::F_SEAL_SEAL;
-    fcntl(copy.as_raw_fd(), FcntlArg::F_ADD_SEALS(seals))?;
+    // While the kernel itself holds a page (to age or to move it), it says that it is busy.
+    let mut tries = 1;
+    while let Err(errno) = fcntl(copy.as_raw_fd(), FcntlArg::F_ADD_SEALS(seals)) {
+        if errno != Errno::EBUSY || tries == SEAL_TRIES {
+            return Err(errno.into());
+        }
+        tries += 1;
+    }
     // A file that is open for writing cannot be run.
     let read_only = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
     above_standard(&read_only.into())
