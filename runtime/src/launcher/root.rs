@@ -113,6 +113,12 @@ pub(super) fn enter(point: &Path, shown: Shown<'_>) -> Result<(), Failed> {
         let plain = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
         show(devices.as_fd(), &at(WRITEBACK), plain)?;
     }
+    pivot(point)
+}
+
+/// Makes the mount at `point` the root of this mount namespace, and drops all others but those
+/// below it.
+pub(crate) fn pivot(point: &Path) -> Result<(), Failed> {
     chdir(point).during("enter the new root")?;
     pivot_root(".", ".").during("pivot to the new root")?;
     umount2(".", MntFlags::MNT_DETACH).during("drop the old root")?;

@@ -19,18 +19,16 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
-use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, chdir, getppid, pivot_root, setgroups, setresgid, setresuid,
-};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid};
 
 use super::kernel;
-use super::root::tmpfs;
+use super::root::{pivot, tmpfs};
 use super::step::{During, Failed, log};
 use crate::cgroup::{Group, Home, Kin, Version};
 use crate::clock::Monotonic;
@@ -312,10 +310,7 @@ fn enter_image(start: &Start<'_>) -> Result<(), Failed> {
     let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(None::<&str>, &dir, None::<&str>, flags, None::<&str>)
         .during("make a template's files read-only")?;
-    chdir(ROOT).during("enter the image")?;
-    pivot_root(".", ".").during("pivot to the image")?;
-    umount2(".", MntFlags::MNT_DETACH).during("drop the old root")?;
-    chdir("/").during("enter the image")
+    pivot(ROOT.as_ref())
 }
 
 fn lay(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -15,18 +15,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::{ForkResult, Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::Host;
 use super::watch::Sandbox;
 use crate::launcher::kernel;
+use crate::launcher::root::pivot;
 use crate::launcher::step::{During, Failed};
 use crate::oci::{ROOT, USER};
 use crate::reader;
@@ -169,8 +169,5 @@ fn enter_root() -> Result<(), Failed> {
     kernel::set_attributes(tree.as_fd(), ATTRIBUTES, None).during("make it read-only")?;
     let point = CString::new(ROOT).during("name its mount point")?;
     kernel::attach(tree.as_fd(), &point).during("mount it")?;
-    chdir(ROOT).during("enter it")?;
-    pivot_root(".", ".").during("pivot to it")?;
-    umount2(".", MntFlags::MNT_DETACH).during("drop the old root")?;
-    chdir("/").during("enter it")
+    pivot(ROOT.as_ref())
 }
