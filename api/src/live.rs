@@ -76,6 +76,15 @@ pub(crate) struct Chunk {
     pub(crate) bytes: Arc<[u8]>,
 }
 
+impl Inner {
+    fn record(&self) -> Arc<Record> {
+        match &self.phase {
+            Phase::Finished(record) => Arc::clone(record),
+            _ => Arc::new(self.record.clone()),
+        }
+    }
+}
+
 impl Live {
     /// Registers an execution that looks like `record` until it has ended.
     pub(crate) fn begin(&self, id: Id, record: Record, output_max: u64) -> Arc<Flight> {
@@ -218,16 +227,15 @@ impl Flight {
 
     /// What it looks like now.
     pub(crate) fn record(&self) -> Arc<Record> {
-        let inner = self.lock();
-        match &inner.phase {
-            Phase::Finished(record) => Arc::clone(record),
-            _ => Arc::new(inner.record.clone()),
-        }
+        self.lock().record()
     }
 
-    /// The pieces of output from the `from`-th on.
-    pub(crate) fn chunks(&self, from: usize) -> Vec<Chunk> {
-        self.lock().chunks.get(from..).unwrap_or_default().to_vec()
+    /// Where it is, what it looks like, and the pieces of output from the `from`-th on, all of one
+    /// moment: no output without its start, no end without all output.
+    pub(crate) fn news(&self, from: usize) -> (Phase, Arc<Record>, Vec<Chunk>) {
+        let inner = self.lock();
+        let chunks = inner.chunks.get(from..).unwrap_or_default().to_vec();
+        (inner.phase.clone(), inner.record(), chunks)
     }
 
     /// Tells of every change after this call.
@@ -285,5 +293,40 @@ impl Flight {
             }
         });
         receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::records::tests::record;
+
+    #[test]
+    fn nobody_sees_output_without_a_start_or_an_end_without_all_output() {
+        for n in 0..200 {
+            let id = [n; 16];
+            let looks = record(id, "acme", "");
+            let flight = Live::default().begin(id, Record::clone(&looks), 1 << 10);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    flight.advance(Phase::Running, |record| {
+                        record.started_at = Some("now".to_owned());
+                    });
+                    flight.output(Stream::Stdout, b"one");
+                    flight.output(Stream::Stdout, b"two");
+                    flight.advance(Phase::Finished(Arc::clone(&looks)), |_| {});
+                });
+                loop {
+                    let (phase, record, chunks) = flight.news(0);
+                    if matches!(phase, Phase::Finished(_)) {
+                        assert_eq!(chunks.len(), 2);
+                        break;
+                    }
+                    assert!(chunks.is_empty() || record.started_at.is_some());
+                }
+            });
+        }
     }
 }

@@ -100,8 +100,8 @@ async fn follow(
     let mut sent = 0;
     loop {
         changed.mark_unchanged();
-        let phase = flight.phase();
-        for chunk in flight.chunks(sent) {
+        let (phase, _, chunks) = flight.news(sent);
+        for chunk in chunks {
             sent += 1;
             let stream = if chunk.stream == "stdout" {
                 Stream::Stdout

@@ -75,14 +75,14 @@ async fn pump(
     let (mut sent, mut started) = (0, false);
     loop {
         changed.mark_unchanged();
-        let phase = flight.phase();
+        let (phase, record, chunks) = flight.news(sent);
         let mut events = Vec::new();
         if !started {
-            let begun = started_event(&flight.record());
+            let begun = started_event(&record);
             started = begun.is_some();
             events.extend(begun);
         }
-        for chunk in flight.chunks(sent) {
+        for chunk in chunks {
             sent += 1;
             events.push(output_event(chunk.stream, chunk.offset, &chunk.bytes));
         }

@@ -15,7 +15,7 @@ fn options() -> Options {
     }
 }
 
-fn record(id: Id, tenant: &str, stdout: &str) -> Arc<Record> {
+pub(crate) fn record(id: Id, tenant: &str, stdout: &str) -> Arc<Record> {
     Arc::new(Record {
         id: crate::ids::text(crate::ids::Kind::Execution, &id),
         tenant: tenant.to_owned(),
