@@ -26,6 +26,7 @@ use crate::proof::Proof;
 use crate::records::Records;
 use crate::registry::Registry;
 use crate::tasks::Tasks;
+use crate::token::Remembered;
 use crate::turns::Turns;
 
 /// The server's state.
@@ -45,6 +46,8 @@ pub(crate) struct App {
     pub(crate) images: Arc<dyn ImageSource>,
     /// Signs and verifies tokens.
     pub(crate) keys: Keys,
+    /// Tokens that were found good lately.
+    pub(crate) remembered: Remembered,
     /// Signs the ledger's checkpoints.
     pub(crate) proof: Proof,
     /// CPU time settled since the start.

@@ -9,7 +9,6 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::registry::{Actor, Tenant};
 use crate::scope::Scope;
-use crate::token;
 
 /// Who is asking, proven for this request.
 #[derive(Debug, Clone)]
@@ -66,7 +65,10 @@ impl Caller {
 pub(crate) fn caller(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let refused = |reason| ApiError::Unauthenticated { reason };
     let text = token_text(headers).map_err(refused)?;
-    let checked = token::check(&app.keys, &app.config.tokens, app.clock.wall_s(), text);
+    let tokens = &app.config.tokens;
+    let checked = app
+        .remembered
+        .check(&app.keys, tokens, app.clock.wall_s(), text);
     let checked = checked.map_err(refused)?;
     let claims = &checked.claims;
     if app.registry.is_revoked(&claims.jti) {

@@ -25,7 +25,7 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::idempotency::Key;
 use crate::ids;
-use crate::live::{Flight, Phase};
+use crate::live::{Flight, Phase, Stage};
 use crate::record::Record;
 use crate::registry::Tenant;
 use admit::Admitted;
@@ -76,11 +76,10 @@ impl Job {
     }
 }
 
-/// Begins an execution on the server's own threads, and answers once it is admitted, queued or
-/// refused.
+/// Begins an execution on the server's own threads, and answers once it is as far as `stage`.
 ///
 /// From here on nothing depends on the client's connection: who goes away still pays for what runs.
-pub(crate) async fn begin(app: &Arc<App>, job: Job) -> Result<Begun, ApiError> {
+pub(crate) async fn begin(app: &Arc<App>, job: Job, stage: Stage) -> Result<Begun, ApiError> {
     let id = ids::new(&app.clock)?;
     // It reads files when an image is named first; another thread would cost every other request
     // more than that.
@@ -89,7 +88,7 @@ pub(crate) async fn begin(app: &Arc<App>, job: Job) -> Result<Begun, ApiError> {
         .live
         .begin(id, plan.record.clone(), plan.limits.output_bytes);
     drop(app.detach(execute(Arc::clone(app), plan, Arc::clone(&flight))));
-    match flight.decided().await {
+    match flight.until(stage).await {
         Phase::Refused(error) => Err(error),
         Phase::Replayed(record) => Ok(Begun::Replayed(record)),
         Phase::Admitting | Phase::Queued | Phase::Running | Phase::Finished(_) => {
@@ -114,8 +113,14 @@ async fn execute(app: Arc<App>, plan: Plan, flight: Arc<Flight>) {
         Err(refused) => return reply::refused(&app, &flight, refused),
     };
     let ran = run::run(&app, plan, &mut admission, &flight).await;
+    let sandbox = ran.sandbox;
     match settle::settle(&app, ran, admission).await {
-        Ok(record) => reply::finished(&app, &flight, record),
+        Ok(record) => {
+            reply::finished(&app, &flight, record);
+            app.runtime.forget(sandbox);
+        }
+        // If the settlement failed, the shim still has the figures, and the next start settles
+        // from them.
         Err(broken) => reply::refused(&app, &flight, broken),
     }
 }

@@ -33,7 +33,20 @@ pub(crate) struct Flight {
     pub(crate) tenant: String,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
+    /// Apart from `changed`, so that output wakes nobody who waits for the end.
+    stage: watch::Sender<Stage>,
     cancelled: watch::Sender<bool>,
+}
+
+/// What somebody may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Nothing yet.
+    Undecided,
+    /// It was admitted, queued or refused.
+    Decided,
+    /// It has ended, one way or the other.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -65,6 +78,16 @@ pub(crate) enum Phase {
     Refused(ApiError),
     /// It never was: an earlier one with the same key stands for it.
     Replayed(Arc<Record>),
+}
+
+impl Phase {
+    fn stage(&self) -> Stage {
+        match self {
+            Phase::Admitting => Stage::Undecided,
+            Phase::Queued | Phase::Running => Stage::Decided,
+            Phase::Finished(_) | Phase::Refused(_) | Phase::Replayed(_) => Stage::Ended,
+        }
+    }
 }
 
 /// A piece of output.
@@ -102,6 +125,7 @@ impl Live {
             tenant: inner.record.tenant.clone(),
             inner: Mutex::new(inner),
             changed: watch::Sender::new(0),
+            stage: watch::Sender::new(Stage::Undecided),
             cancelled: watch::Sender::new(false),
         });
         self.lock().insert(id, Arc::clone(&flight));
@@ -166,9 +190,15 @@ impl Flight {
             Phase::Finished(_) => State::Finished,
         };
         inner.announced |= matches!(phase, Phase::Queued);
+        let stage = phase.stage();
         inner.phase = phase;
         drop(inner);
         self.notify();
+        self.stage.send_if_modified(|now| {
+            let moved = *now < stage;
+            *now = stage.max(*now);
+            moved
+        });
     }
 
     /// Keeps a piece of output for those who follow, up to the execution's limit.
@@ -243,30 +273,12 @@ impl Flight {
         self.changed.subscribe()
     }
 
-    /// Waits until somebody has decided on it.
-    pub(crate) async fn decided(&self) -> Phase {
-        self.until(|phase| !matches!(phase, Phase::Admitting)).await
-    }
-
-    /// Waits until it has ended, one way or the other.
-    pub(crate) async fn ended(&self) -> Phase {
-        self.until(|phase| {
-            matches!(
-                phase,
-                Phase::Finished(_) | Phase::Refused(_) | Phase::Replayed(_)
-            )
-        })
-        .await
-    }
-
-    async fn until(&self, reached: impl Fn(&Phase) -> bool) -> Phase {
-        let mut changed = self.watch();
-        loop {
-            let phase = self.phase();
-            if reached(&phase) || changed.changed().await.is_err() {
-                return phase;
-            }
-        }
+    /// Waits until it is there, or further on.
+    pub(crate) async fn until(&self, stage: Stage) -> Phase {
+        let mut reached = self.stage.subscribe();
+        // The sender lives in `self`, so that this cannot fail while it is awaited.
+        drop(reached.wait_for(|now| *now >= stage).await);
+        self.phase()
     }
 
     /// Asks for its end; the walk hears of it wherever it is.

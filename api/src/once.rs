@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::{ApiError, Problem};
 use crate::execute::{self, Begun, Job, Mode, request};
 use crate::json::{Faults, Object};
-use crate::live::{Flight, Phase};
+use crate::live::{Flight, Phase, Stage};
 use crate::record::Record;
 use crate::registry::{Actor, Tenant};
 use crate::server::{self, Backend, ServeError};
@@ -81,7 +81,7 @@ async fn run(
         trace_id: "0".repeat(32),
         mode: Mode::Sync,
     };
-    let flight = match execute::begin(app, job).await? {
+    let flight = match execute::begin(app, job, Stage::Decided).await? {
         Begun::Fresh(flight) => flight,
         Begun::Replayed(record) => return Ok(Record::clone(&record)),
     };

@@ -40,7 +40,7 @@ use crate::records::{Records, RecordsError};
 use crate::registry::{self, Registry};
 use crate::scope::Role;
 use crate::tasks::Tasks;
-use crate::token::{self, Mint};
+use crate::token::{self, Mint, Remembered};
 use crate::turns::Turns;
 use crate::{recover, routes, telemetry};
 
@@ -360,6 +360,7 @@ pub(crate) async fn assemble(
         granted: Granted::default(),
         images,
         keys,
+        remembered: Remembered::default(),
         proof,
         books: Books::new(),
         records,

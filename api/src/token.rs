@@ -1,10 +1,12 @@
 //! Tokens: what stands in one, how it is minted, and everything that is checked before one is
 //! believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
 use crate::config::Tokens as TokenOptions;
@@ -73,6 +75,43 @@ pub enum MintError {
 pub(crate) struct Checked {
     pub(crate) claims: Claims,
     pub(crate) scopes: BTreeSet<Scope>,
+}
+
+/// How many checked tokens are remembered; then all are forgotten.
+const REMEMBERED_MAX: usize = 1_024;
+
+/// Tokens whose signature was found good lately, by the SHA-256 of their text: keys and options
+/// stay as they are while a server runs. What changes with time is checked each time.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered(Mutex<HashMap<[u8; 32], Checked>>);
+
+impl Remembered {
+    /// As [`check`].
+    pub(crate) fn check(
+        &self,
+        keys: &Keys,
+        options: &TokenOptions,
+        now_s: u64,
+        text: &str,
+    ) -> Result<Checked, &'static str> {
+        let digest = <[u8; 32]>::from(Sha256::digest(text));
+        let known = self.lock().get(&digest).cloned();
+        if let Some(known) = known {
+            in_time(&known.claims, options, now_s)?;
+            return Ok(known);
+        }
+        let checked = check(keys, options, now_s, text)?;
+        let mut all = self.lock();
+        if all.len() >= REMEMBERED_MAX {
+            all.clear();
+        }
+        all.insert(digest, checked.clone());
+        Ok(checked)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Checked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Makes and signs a token; answers its text and its claims.
@@ -146,12 +185,7 @@ pub(crate) fn check(
         return Err("bad signature, issuer, audience or claims");
     };
     let claims = token.claims;
-    if now_s >= claims.exp.saturating_add(options.leeway_s) {
-        return Err("expired");
-    }
-    if now_s.saturating_add(options.leeway_s) < claims.nbf {
-        return Err("not yet valid");
-    }
+    in_time(&claims, options, now_s)?;
     let printable = |text: &str, max: usize| {
         !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control)
     };
@@ -167,6 +201,16 @@ pub(crate) fn check(
         return Err("operator scope with a tenant");
     }
     Ok(Checked { claims, scopes })
+}
+
+fn in_time(claims: &Claims, options: &TokenOptions, now_s: u64) -> Result<(), &'static str> {
+    if now_s >= claims.exp.saturating_add(options.leeway_s) {
+        return Err("expired");
+    }
+    if now_s.saturating_add(options.leeway_s) < claims.nbf {
+        return Err("not yet valid");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -219,6 +263,30 @@ mod tests {
             check(&f.keys, &f.options, early, &text),
             Err("not yet valid")
         );
+    }
+
+    #[test]
+    fn a_remembered_token_still_ends_and_another_is_not_taken_for_it() {
+        let f = fixture();
+        let remembered = Remembered::default();
+        let ask = |now: u64, text: &str| remembered.check(&f.keys, &f.options, now, text);
+        let (text, claims) = mint(&f.keys, &f.options, &f.clock, developer()).unwrap();
+        let end = claims.exp + f.options.leeway_s;
+        for _ in 0..2 {
+            assert_eq!(ask(claims.iat, &text).unwrap().claims, claims);
+        }
+        assert_eq!(ask(end, &text), Err("expired"));
+        assert!(ask(claims.iat, text.get(..text.len() - 2).unwrap()).is_err());
+        assert!(ask(claims.iat, &text.repeat(9)).is_err());
+        let known = ask(claims.iat, &text).unwrap();
+        for n in 1..REMEMBERED_MAX {
+            let digest = <[u8; 32]>::from(Sha256::digest(n.to_string()));
+            remembered.lock().insert(digest, known.clone());
+        }
+        assert_eq!(remembered.lock().len(), REMEMBERED_MAX);
+        let (other, claims) = mint(&f.keys, &f.options, &f.clock, developer()).unwrap();
+        assert_eq!(ask(claims.iat, &other).unwrap().claims, claims);
+        assert_eq!(remembered.lock().len(), 1);
     }
 
     #[test]

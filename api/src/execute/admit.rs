@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use runtime::Sandbox;
 
-use ledger::{Busy, Held, HoldRequest, Id, OnLow, Receipt, Rejection, Settlement};
+use ledger::{Busy, Failed, Held, HoldRequest, Id, OnLow, Receipt, Rejection, Settlement, Ticket};
 
 use super::resolve::Plan;
 use super::{Mode, ahead};
@@ -188,31 +188,47 @@ async fn attempt(app: &Arc<App>, plan: &Plan) -> Result<Attempt, ApiError> {
     Err(ApiError::IdempotencyInFlight)
 }
 
-/// Asks the ledger, in a task of its own: the answer always meets an [`OpenHold`] that takes it.
+/// Asks the ledger: the answer always meets an [`OpenHold`] that takes it.
 async fn ask(app: &Arc<App>, request: HoldRequest) -> Result<Asked, ApiError> {
-    let mut hold = OpenHold {
+    let hold = OpenHold {
         app: Arc::clone(app),
         tenant: request.tenant.clone(),
         id: request.hold,
         open: false,
     };
-    let ticket = app.ledger.hold(request)?;
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    drop(app.detach(async move {
-        let answer = ticket.await.map(|answer| {
-            answer.map(|held| {
-                hold.open = true;
-                (hold, Box::new(held))
-            })
-        });
-        // If nobody takes it, the hold in it is released as it is dropped.
-        drop(sender.send(answer));
-    }));
-    Ok(receiver.await.map_err(ApiError::internal)??)
+    let mut asking = Asking(Some((app.ledger.hold(request)?, hold)));
+    Ok(asking.answer().await?)
 }
 
 /// The ledger's yes or no.
 type Asked = Result<(OpenHold, Box<Held>), Rejection>;
+
+/// A question to the ledger. If it is dropped before its answer, a task of its own waits for that.
+struct Asking(Option<(Ticket<Result<Held, Rejection>>, OpenHold)>);
+
+impl Asking {
+    async fn answer(&mut self) -> Result<Asked, Failed> {
+        let Some((ticket, _)) = &mut self.0 else {
+            return Err(Failed::NotWritable);
+        };
+        let answer = ticket.await;
+        let Some((_, hold)) = self.0.take() else {
+            return Err(Failed::NotWritable);
+        };
+        Ok(hold.met(answer?))
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let Some((ticket, hold)) = self.0.take() else {
+            return;
+        };
+        let app = Arc::clone(&hold.app);
+        // Nobody takes the hold, and so it is released as it is dropped.
+        drop(app.detach(async move { ticket.await.map(|answer| drop(hold.met(answer))) }));
+    }
+}
 
 fn request(app: &App, plan: &Plan, key: Option<Key>) -> Result<HoldRequest, ApiError> {
     let record = &plan.record;
@@ -275,6 +291,14 @@ impl Admission {
 }
 
 impl OpenHold {
+    /// Is open from here on if the ledger has said yes.
+    fn met(mut self, answer: Result<Held, Rejection>) -> Asked {
+        answer.map(|held| {
+            self.open = true;
+            (self, Box::new(held))
+        })
+    }
+
     async fn release(mut self, reason: &str) {
         self.open = false;
         release(&self.app, &self.tenant, self.id, reason).await;

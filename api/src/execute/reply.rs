@@ -21,6 +21,13 @@ pub(super) fn finished(app: &App, flight: &Flight, record: Record) {
         .map_or("lost", |outcome| outcome.kind.as_str());
     let cpu_us = record.usage.as_ref().map_or(0, |usage| usage.cpu_us);
     telemetry::execution_ended(kind, cpu_us);
+    if record.receipt.is_some() {
+        budgets::used(app, &record.tenant, ids::made_us(&flight.id));
+    }
+    // First of all the answer. Whoever asks again after it finds the flight until the record is
+    // kept.
+    flight.advance(Phase::Finished(Arc::clone(&record)), |_| ());
+    app.records.keep(flight.id, &record);
     tracing::info!(
         execution = record.id,
         tenant = record.tenant,
@@ -29,12 +36,6 @@ pub(super) fn finished(app: &App, flight: &Flight, record: Record) {
         entry = record.receipt.as_ref().map(|receipt| receipt.entry),
         "execution finished"
     );
-    if record.receipt.is_some() {
-        budgets::used(app, &record.tenant, ids::made_us(&flight.id));
-    }
-    // Kept before it is shown: whoever asks again after the answer finds it.
-    app.records.keep(flight.id, &record);
-    flight.advance(Phase::Finished(record), |_| ());
 }
 
 /// It never began. One that was accepted for later keeps a record, as its client was told of it.

@@ -50,10 +50,8 @@ pub(super) async fn settle(app: &App, ran: Ran, admission: Admission) -> Result<
         outcome: outcome.to_entry(),
         estimated: false,
     };
-    // If this fails, the shim still has the figures, and the next start settles from them.
     let receipt = admission.settle(settlement).await?;
     app.books.settled(&receipt.posted, &receipt.overrun);
-    app.runtime.forget(sandbox);
     if let Some(kept) = report.kept.take() {
         let until_us = finished_us.saturating_add(i64::from(kept.for_s()) * 1_000_000);
         record.kept_until = Some(rfc3339(until_us));

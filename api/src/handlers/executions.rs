@@ -15,7 +15,7 @@ use crate::execute::request::{self, ExecutionBody};
 use crate::execute::{self, Begun, Job, Mode};
 use crate::idempotency::Key;
 use crate::ids::{self, Kind};
-use crate::live::{Flight, Phase};
+use crate::live::{Flight, Stage};
 use crate::lookup;
 use crate::rate_limit;
 use crate::record::{Record, State};
@@ -76,7 +76,13 @@ pub(crate) async fn create(call: Call) -> Answer {
     } else {
         None
     };
-    let flight = match execute::begin(app, job).await? {
+    // Who waits for the end is not woken before it.
+    let stage = if streams || mode == Mode::Async {
+        Stage::Decided
+    } else {
+        Stage::Ended
+    };
+    let flight = match execute::begin(app, job, stage).await? {
         Begun::Replayed(record) => return Ok(replayed(&record, mode)),
         Begun::Fresh(flight) => flight,
     };
@@ -88,13 +94,9 @@ pub(crate) async fn create(call: Call) -> Answer {
         let response = limited(HttpResponse::Accepted(), &call, &flight);
         return Ok(located(response, &flight.record()));
     }
-    match flight.ended().await {
-        Phase::Refused(error) => Err(error),
-        _ => {
-            let record = flight.record();
-            Ok(located(limited(begun(&record), &call, &flight), &record))
-        }
-    }
+    let record = flight.record();
+    let response = limited(HttpResponse::Ok(), &call, &flight);
+    Ok(located(response, &record))
 }
 
 /// With what is left of the caps on executions.
@@ -293,7 +295,7 @@ pub(crate) async fn cancel(call: Call) -> Answer {
     };
     flight.cancel();
     // Too late is fine: the answer is 202 then, and the record tells later.
-    drop(tokio::time::timeout(CANCEL_WAIT, flight.ended()).await);
+    drop(tokio::time::timeout(CANCEL_WAIT, flight.until(Stage::Ended)).await);
     let record = flight.record();
     Ok(located(begun(&record), &record))
 }

@@ -167,7 +167,7 @@ impl LiveSandbox {
             return failed("the sandbox has ended".to_owned(), started_us);
         };
         self.live.expect_no_end(self.spec.id);
-        let (pump, ends) = match self.pump(&process, sink) {
+        let (mut pump, ends) = match self.pump(&process, sink) {
             Ok(made) => made,
             Err(error) => {
                 self.shim = Some(shim);
@@ -178,6 +178,7 @@ impl LiveSandbox {
             self.shim = Some(shim);
             return failed(reason, started_us);
         }
+        pump.begin();
         let mut course = Course {
             shim: &shim,
             init: &self.init,

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{Mode, fchmod};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{Sleep, sleep, timeout};
@@ -14,6 +15,10 @@ use crate::output::{Captured, OutputSink, Stream};
 
 /// How much is read at once: what a pipe holds.
 const BUFFER: usize = 64 * 1024;
+
+/// How much input is written at once, whole, for certain: a pipe that nothing was written to has
+/// room for so much.
+const AT_ONCE: usize = 4096;
 
 /// How long the next read of a stream waits once it has passed the limit. What is dropped costs the
 /// platform's time and not the program's, and a crowd that only writes would take all of it: so it
@@ -95,6 +100,9 @@ pub(crate) struct Pipes {
 
 /// The server's ends.
 pub(super) struct Pump {
+    /// Takes all of a short input at the beginning.
+    short: Option<PipeWriter>,
+    /// Takes a longer one as it is read.
     stdin: Option<Sender>,
     input: Vec<u8>,
     written: usize,
@@ -128,11 +136,19 @@ impl Pump {
             captured: Captured::default(),
             pause: None,
         };
-        // Without input, closing the pipe is all that there is to do.
-        let stdin = (!input.is_empty()).then_some(pipes.stdin);
-        let stdin = stdin.map(|near| Sender::from_owned_fd(OwnedFd::from(near)));
+        let (short, stdin) = if input.len() <= AT_ONCE {
+            fcntl(
+                pipes.stdin.as_raw_fd(),
+                FcntlArg::F_SETFL(OFlag::O_NONBLOCK),
+            )?;
+            (Some(pipes.stdin), None)
+        } else {
+            let near = OwnedFd::from(pipes.stdin);
+            (None, Some(Sender::from_owned_fd(near)?))
+        };
         Ok(Pump {
-            stdin: stdin.transpose()?,
+            short,
+            stdin,
             input,
             written: 0,
             stdout: output(pipes.stdout),
@@ -142,6 +158,14 @@ impl Pump {
             is_ending: false,
             buffer: vec![0; BUFFER],
         })
+    }
+
+    /// Gives a short input. The process may begin.
+    pub(super) fn begin(&mut self) {
+        if let Some(mut near) = self.short.take() {
+            // If nobody reads it, that is the process's own business.
+            drop(near.write_all(&self.input));
+        }
     }
 
     /// Whether there is anything left to read or write.
@@ -206,6 +230,7 @@ impl Pump {
     /// Reads what is still in the pipes, until their end or for as long as `limit` after the last
     /// byte.
     pub(super) async fn rest(&mut self, limit: Duration) {
+        self.short = None;
         self.stdin = None;
         self.is_ending = true;
         // Nobody writes any more, so that there is at most what two pipes hold; more comes from
@@ -253,7 +278,9 @@ mod tests {
 
     fn pump(stdin: &[u8], sink: Option<OutputSink>) -> (Pump, Ends) {
         let (pipes, ends) = Pipes::new().unwrap();
-        (Pump::new(pipes, stdin.to_vec(), 10, sink).unwrap(), ends)
+        let mut pump = Pump::new(pipes, stdin.to_vec(), 10, sink).unwrap();
+        pump.begin();
+        (pump, ends)
     }
 
     #[tokio::test]

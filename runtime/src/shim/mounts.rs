@@ -57,6 +57,9 @@ pub(super) fn make(job: &Job<'_>) -> Result<OwnedFd, Failed> {
         Some(layers.as_str()),
     )
     .during("mount the overlay")?;
+    if job.image.is_some() {
+        own_workspace().during("make the workspace the sandbox's own")?;
+    }
     let flags = flags | MsFlags::MS_NOEXEC;
     tmpfs(LIBRARY.as_ref(), flags, "mode=700,size=1m,nr_inodes=64")?;
     // Whoever becomes the sandbox's root must find the files, to bind them.
@@ -95,6 +98,12 @@ fn upper_layer(job: &Job<'_>) -> io::Result<()> {
         chown(&path, Some(owner), Some(owner))?;
     }
     Ok(())
+}
+
+/// Has the overlay copy the workspace, as the first file in it would: nobody waits for it now.
+fn own_workspace() -> io::Result<()> {
+    let workspace = File::from(directory(&format!("{ROOT}/workspace"))?);
+    workspace.set_permissions(workspace.metadata()?.permissions())
 }
 
 fn directory(path: &str) -> io::Result<OwnedFd> {
