@@ -214,6 +214,7 @@ impl Config {
                 age_ms: self.pool.age_s.saturating_mul(1_000),
                 free_memory_bytes: self.pool.free_memory_bytes,
             },
+            templates: self.pool.templates,
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Waiting {
     open_files: u32,
     /// It has been told to load.
     loads: AtomicBool,
+    /// Has loaded everything already.
+    pub(crate) is_fork: bool,
 }
 
 impl Waiting {
@@ -90,6 +92,7 @@ impl Waiting {
             pipes,
             open_files,
             loads: AtomicBool::new(false),
+            is_fork: false,
         })
     }
 
@@ -111,6 +114,7 @@ impl Waiting {
             pipes,
             open_files,
             loads: AtomicBool::new(false),
+            is_fork: true,
         };
         Ok((waiting, u32::from_le_bytes(pid)))
     }

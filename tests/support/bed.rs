@@ -144,6 +144,7 @@ impl Bed {
             put_ms: 30_000,
             end_ms: 30_000,
             pool: PoolOptions::default(),
+            templates: true,
         };
         let runtime = executor
             .block_on(Runtime::connect(handle, options))

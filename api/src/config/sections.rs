@@ -107,6 +107,7 @@ pub struct Pool {
     pub min: usize,
     pub age_s: u64,
     pub free_memory_bytes: u64,
+    pub templates: bool,
 }
 
 /// `[sandbox]`

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::live::{Live, tame};
 use super::open::Made;
+use super::pool::Recipe;
 use super::warm::new_id;
 use crate::error::StartError;
 use crate::runner::{Interpreter, Waiting};
@@ -36,6 +37,8 @@ pub(super) struct Forks {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
+    /// It is being found out whether it forks.
+    Tried,
     /// It has forked.
     Works,
     /// It has not when it should; not before then again, in us.
@@ -65,6 +68,24 @@ impl Forks {
         self.known().get(&image) == Some(&Known::Works)
     }
 
+    /// Whether somebody must find out whether it forks, who says so by this.
+    fn is_to_be_tried(&self, image: [u8; 32], now_us: u64) -> bool {
+        let is_known = matches!(self.known().get(&image), Some(Known::Tried | Known::Works));
+        let is_to_be = !is_known && self.may(image, now_us);
+        if is_to_be {
+            self.note(image, Known::Tried);
+        }
+        is_to_be
+    }
+
+    /// Nothing was found out.
+    fn untried(&self, image: [u8; 32]) {
+        let mut known = self.known();
+        if known.get(&image) == Some(&Known::Tried) {
+            known.remove(&image);
+        }
+    }
+
     fn note(&self, image: [u8; 32], found: Known) {
         let mut known = self.known();
         if known.len() >= IMAGES_MAX && !known.contains_key(&image) {
@@ -92,8 +113,7 @@ impl Live {
             .iter()
             .map(|(name, value)| name.len() + value.len())
             .sum();
-        let may = self.options.pool.max > 0
-            && bytes + env.len() <= ENV_MAX
+        let may = bytes + env.len() <= ENV_MAX
             && self.forks.may(image, self.clock.now_us())
             && (!is_waited_for || self.forks.works(image));
         may.then(|| env.clone())
@@ -102,12 +122,13 @@ impl Live {
     /// Makes a sandbox that somebody waits for, with a fork in it if that is faster. If it cannot
     /// be forked, another one is made, with an id of its own.
     pub(super) async fn make_with_fork(
-        &self,
+        self: &Arc<Live>,
         make: Make,
         interpreter: Option<&Interpreter>,
     ) -> Result<Made, StartError> {
         let template = self.template_for(make.image, interpreter, true);
         if template.is_none() {
+            self.try_template(&make, interpreter);
             return self.make(make).await;
         }
         let (image, open_files) = (make.image, make.limits.open_files);
@@ -127,6 +148,33 @@ impl Live {
                 self.make(Make { sandbox, ..make }).await
             }
         }
+    }
+
+    /// Finds out beside the others whether the image's template forks, where nothing is made ahead
+    /// that would tell.
+    fn try_template(self: &Arc<Live>, make: &Make, interpreter: Option<&Interpreter>) {
+        let WireImage::Digest(image) = make.image else {
+            return;
+        };
+        if self.options.pool.max > 0
+            || self.template_for(make.image, interpreter, false).is_none()
+            || !self.forks.is_to_be_tried(image, self.clock.now_us())
+        {
+            return;
+        }
+        let recipe = Recipe {
+            limits: make.limits,
+            interpreter: interpreter.cloned(),
+        };
+        let (live, disk_class) = (Arc::clone(self), make.disk_class);
+        tokio::spawn(async move {
+            match live.make_one_ahead(image, disk_class, &recipe).await {
+                Ok(made) => live.end_idle(made).await,
+                // What a template itself has done wrong is noted; a full machine is no fault.
+                Err(error) => tracing::debug!(%error, "a template could not be tried"),
+            }
+            live.forks.untried(image);
+        });
     }
 
     /// Has the template fork into a sandbox that was made for it. After an error the sandbox must
@@ -209,6 +257,21 @@ mod tests {
         forks.note(image, Known::Off(10));
         assert!(!forks.may(image, 9) && !forks.works(image));
         assert!(forks.may(image, 10));
+    }
+
+    #[test]
+    fn a_template_is_tried_by_one_at_a_time_until_it_is_known() {
+        let forks = Forks::new(true);
+        let image = [1; 32];
+        assert!(forks.is_to_be_tried(image, 0));
+        assert!(!forks.is_to_be_tried(image, 0) && !forks.works(image));
+        forks.untried(image);
+        assert!(forks.is_to_be_tried(image, 0));
+        forks.note(image, Known::Works);
+        forks.untried(image);
+        assert!(forks.works(image) && !forks.is_to_be_tried(image, 0));
+        forks.note(image, Known::Off(10));
+        assert!(!forks.is_to_be_tried(image, 9) && forks.is_to_be_tried(image, 10));
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Live {
             child: Mutex::new(Some(child)),
             clock: Monotonic::start(),
             ahead: Ahead::new(options.pool),
-            forks: Forks::new(forks),
+            forks: Forks::new(forks && options.templates),
             options: options.clone(),
             state: Mutex::default(),
             shares: Arc::default(),

@@ -23,6 +23,8 @@ pub struct Options {
     pub end_ms: u64,
     /// Sandboxes made ahead.
     pub pool: PoolOptions,
+    /// Whether interpreters may be forked from templates; if not, each is started.
+    pub templates: bool,
 }
 
 impl Options {
@@ -108,6 +110,7 @@ mod tests {
             put_ms: 1,
             end_ms: 1,
             pool: PoolOptions::default(),
+            templates: true,
         };
         let effective = |bytes, inodes| {
             let found = options.effective(&limits(bytes, inodes));

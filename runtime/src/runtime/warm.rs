@@ -184,7 +184,7 @@ impl Live {
     }
 
     /// Ends a sandbox that is nobody's, and waits until it is gone.
-    async fn end_idle(self: &Arc<Live>, made: Made) {
+    pub(super) async fn end_idle(self: &Arc<Live>, made: Made) {
         let spec = SandboxSpec {
             id: made.id,
             owner: NOBODY.to_owned(),
@@ -262,13 +262,14 @@ impl Live {
 
     async fn make_ahead(self: Arc<Live>, kind: Kind, recipe: Recipe) {
         let limits = recipe.limits;
-        let made = self.make_one_ahead(kind, &recipe).await;
+        let made = self.make_one_ahead(kind.image, kind.disk_class, &recipe);
+        let made = made.await;
         let now_us = self.clock.now_us();
         match made {
             Ok(made) if self.healthy() => {
                 let id = made.id;
                 self.ahead.pool().put(kind, limits, made, now_us);
-                if kind.interpreter && !kind.fork {
+                if kind.interpreter {
                     tokio::spawn(Arc::clone(&self).load(id));
                 }
             }
@@ -292,20 +293,26 @@ impl Live {
         let Some(made) = pool.all_ready().find(|made| made.id == id) else {
             return;
         };
-        if let Some(waiting) = &made.waiting {
+        if let Some(waiting) = made.waiting.as_ref().filter(|waiting| !waiting.is_fork) {
             made.cpu.rest();
             waiting.load();
         }
     }
 
-    async fn make_one_ahead(&self, kind: Kind, recipe: &Recipe) -> Result<Made, StartError> {
+    /// Makes a sandbox that nobody waits for, with the recipe's interpreter waiting in it.
+    pub(super) async fn make_one_ahead(
+        &self,
+        image: [u8; 32],
+        disk_class: u8,
+        recipe: &Recipe,
+    ) -> Result<Made, StartError> {
         let sandbox = new_id()?;
         let _turn = self.turns.take(NOBODY, false).await;
-        let image = WireImage::Digest(kind.image);
+        let image = WireImage::Digest(image);
         let make = Make {
             sandbox,
             image,
-            disk_class: kind.disk_class,
+            disk_class,
             limits: recipe.limits,
             weight: WEIGHT_AHEAD,
             behind: false,

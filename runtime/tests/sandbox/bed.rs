@@ -131,6 +131,7 @@ fn start(images_dir: &Path, state_dir: &Path) -> (runtime::LauncherHandle, Optio
         put_ms: 20_000,
         end_ms: 10_000,
         pool: PoolOptions::default(),
+        templates: true,
     };
     (handle, options)
 }

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
         "without_its_template_an_interpreter_is_started",
         without_template,
     ),
+    ("who_waits_is_forked_for_once_a_template_works", waited_for),
 ];
 
 /// A runtime of whose sandboxes two stand ready, each with a fork in it; false on cgroup v2, where
@@ -30,7 +31,7 @@ fn forked(bed: &mut Bed) -> bool {
     bed.python_waits = true;
     bed.forks = true;
     pooled(bed, 2, FOREVER_MS);
-    let is_v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let is_v2 = is_v2();
     if is_v2 {
         let none = all_children(bed.launcher)
             .iter()
@@ -38,6 +39,10 @@ fn forked(bed: &mut Bed) -> bool {
         assert!(none, "there are templates on cgroup v2");
     }
     !is_v2
+}
+
+fn is_v2() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// The one template.
@@ -217,4 +222,21 @@ fn without_template(bed: &mut Bed) {
     let is_so = bed.until(|_| !std::path::Path::new(&format!("/proc/{second}")).exists());
     assert!(is_so, "a silent template lives");
     assert!(bed.until_ready(2), "interpreters are started");
+}
+
+fn waited_for(bed: &mut Bed) {
+    if is_v2() {
+        return;
+    }
+    bed.python_waits = true;
+    bed.forks = true;
+    let code = "print('template.so' in open('/proc/self/maps').read())";
+    let mut is_fork = || {
+        let report = bed.run(&Run::python(code));
+        assert_eq!(report.outcome, Outcome::Exited { code: 0 }, "{report:?}");
+        text(&report.stdout) == "True\n"
+    };
+    assert!(!is_fork(), "nobody waits for a template");
+    assert!((0..100).any(|_| is_fork()), "nothing is forked");
+    assert!(is_fork());
 }
