@@ -1,6 +1,7 @@
 #!/bin/sh
 # Measures runs beside those of others on this machine: benches/start.rs, burst.rs, sustained.rs,
-# fairness.rs and density.rs. As root; on a machine that does nothing else.
+# fairness.rs and density.rs; and, if it is named, half an hour without a break: soak.rs. As root; on a
+# machine that does nothing else.
 #
 #   sh scripts/bench-runtime.sh [--quick] [BENCH...]
 #
@@ -19,9 +20,9 @@ exec </dev/null
 all='start burst sustained fairness density'
 quick='' chosen=''
 for word in "$@"; do
-    case " $all " in
+    case " $all soak " in
     *" $word "*) chosen="$chosen $word" ;;
-    *) [ "$word" = --quick ] || die "no bench of that name: $word (there are $all)"
+    *) [ "$word" = --quick ] || die "no bench of that name: $word (there are $all soak)"
         quick=--quick ;;
     esac
 done
@@ -61,10 +62,10 @@ FAREBOX_IMAGES__DIR="$FAREBOX_TEST_IMAGES" "$target/release/farebox" image list 
     prepare_image "$target/release/farebox" "$FAREBOX_TEST_IMAGES" python ||
     die 'the image could not be built'
 
-# one BENCH: its tables and its line of JSON, after at most half an hour.
+# one BENCH: its tables and its line of JSON, after at most three quarters of an hour.
 one() {
     say "$1"
-    TMPDIR="$work" timeout --kill-after=60 1800 \
+    TMPDIR="$work" timeout --kill-after=60 2700 \
         cargo bench --quiet --bench "$1" -- $quick >"$work/$1.out" &
     running=$!
     code=0

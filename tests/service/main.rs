@@ -27,5 +27,7 @@ mod queue;
 mod server;
 mod soak;
 #[expect(dead_code, reason = "the kill rounds use more of it")]
+#[path = "../../runtime/tests/support/templates.rs"]
+mod templates;
 #[path = "../support/world.rs"]
 mod world;

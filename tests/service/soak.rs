@@ -11,6 +11,7 @@ use crate::ahead;
 use crate::bombs::{self, BOMBS};
 use crate::http::Request;
 use crate::server::{self, NONE_AHEAD, Server, sandbox_groups};
+use crate::templates::is_template;
 use crate::world::{World, say, wait_until};
 
 /// Longest that the last sandbox may take to be gone.
@@ -119,7 +120,8 @@ fn settled(server: &Server, dir: &Path) -> Traces {
     let quiet = wait_until(PATIENCE, || {
         // Server, launcher, disk maker: every shim is a child of the launcher.
         let family = server.family();
-        let is_quiet = family.len() == 3 && sandbox_groups(dir).is_empty();
+        let others = family.iter().filter(|(pid, _)| !is_template(pid));
+        let is_quiet = others.count() == 3 && sandbox_groups(dir).is_empty();
         let has_disk = |launcher| !ahead::disks(launcher).is_empty();
         (is_quiet && launcher_of(server).is_some_and(has_disk)).then_some(())
     });
