@@ -4,8 +4,8 @@
 //! Four callers in a closed loop over HTTP, a new connection each time; eight of nine ask for
 //! `print(1)`, one for a program that ends badly. Once a minute they rest until nothing is under
 //! way, and it is looked at what server, launcher and kernel hold. The first sixth fills caches,
-//! pools and arenas and judges nothing. What is kept of runs in memory is bounded so that it is full
-//! by then. Needs root and an image store (`FAREBOX_TEST_IMAGES`); nothing else may run.
+//! pools and arenas and judges nothing; what is kept of runs in memory is bounded so that it is
+//! full by then. Needs root and an image store (`FAREBOX_TEST_IMAGES`); nothing else may run.
 //! `cargo bench --bench soak -- [--quick | --minutes N]`, or `sh scripts/bench-runtime.sh soak`.
 
 #![expect(
