@@ -193,6 +193,17 @@ impl Runtime {
         }
     }
 
+    /// CPU time that the templates of interpreters have used since the launcher came up, in us. No
+    /// part of [`Runtime::used_cpu_us`]: what a fork uses is its sandbox's, from its first page on.
+    #[must_use]
+    pub fn templates_cpu_us(&self) -> u64 {
+        match &self.backend {
+            Backend::Live(live) => live.templates_cpu_us(),
+            #[cfg(feature = "fake")]
+            Backend::Fake(_) => 0,
+        }
+    }
+
     /// How many sandboxes that were made ahead stand ready.
     #[must_use]
     pub fn ready(&self) -> usize {

@@ -379,14 +379,14 @@ fn checkpoints_leave_the_host_by_file_and_by_url_and_failures_are_tried_again() 
     }
     let metrics = until(|| {
         let text = server.admin().get("/metrics").text();
-        text.contains("farebox_checkpoint_push_lag_seconds{sink=\"url\"} 0\n")
-            .then_some(text)
+        let is_there = |sink| text.contains(&format!("push_lag_entries{{sink=\"{sink}\"}} 0\n"));
+        ["file", "url"].into_iter().all(is_there).then_some(text)
     });
+    assert!(metrics.contains("farebox_checkpoint_push_lag_seconds{sink=\"url\"} 0\n"));
     assert!(
         metrics.contains("farebox_checkpoint_push_failures_total{sink=\"url\"}"),
         "{metrics}"
     );
-    assert!(metrics.contains("farebox_checkpoint_push_lag_entries{sink=\"file\"} 0\n"));
     assert!(
         metrics.contains("farebox_checkpoint_lag_entries 0\n"),
         "{metrics}"

@@ -26,8 +26,8 @@ mod queue;
 #[path = "../support/server.rs"]
 mod server;
 mod soak;
-#[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../../runtime/tests/support/templates.rs"]
 mod templates;
+#[expect(dead_code, reason = "the kill rounds use more of it")]
 #[path = "../support/world.rs"]
 mod world;

@@ -126,6 +126,9 @@ pub(crate) struct CpuView {
     /// What of the rest sandboxes have used before they were anybody's: the making of each, and
     /// what was started ahead.
     pub making_us: u64,
+    /// What the templates that Python is forked from have used since the server started: the
+    /// platform's own, and no part of the other figures.
+    pub templates_us: u64,
     /// What executions under way may have used of the rest at most: what is held for them.
     pub under_way_us: u64,
     /// What the ends of executions may be of the rest at most: 100 ms for each that has ended or is
@@ -316,6 +319,7 @@ fn cpu(app: &Arc<App>) -> Result<CpuView, ApiError> {
         overrun_us: sums.overrun_us,
         residual_us,
         making_us,
+        templates_us: app.runtime.templates_cpu_us(),
         under_way_us: explained.under_way_us,
         ends_us: explained.ends_us,
         unexplained_us,

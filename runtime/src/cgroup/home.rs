@@ -97,9 +97,9 @@ impl Home {
         format!("/{TOP}/{}/{SANDBOXES}/{name}", self.instance)
     }
 
-    /// The counter of the CPU time that all sandboxes have used together, those that are gone
-    /// included: a group counts what its children have used.
-    pub(crate) fn cpu_counter(&self) -> io::Result<File> {
+    /// The counter of the CPU time that all sandboxes, or all templates, have used together, those
+    /// that are gone included: a group counts what its children have used.
+    pub(crate) fn cpu_counter(&self, kin: Kin) -> io::Result<File> {
         // On v2 there is one branch for all controllers.
         let (name, has_it): (_, fn(&&Branch) -> bool) = match self.version {
             Version::V1 => ("cpuacct.usage", |branch| {
@@ -109,7 +109,7 @@ impl Home {
         };
         let branch = self.branches.iter().find(has_it);
         let branch = branch.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        open_file(branch.sandboxes.as_fd(), name, false)
+        open_file(branch.of(kin), name, false)
     }
 
     /// Every descriptor that a shim needs: each takes one of the few numbers that a sandbox with a

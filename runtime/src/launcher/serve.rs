@@ -23,7 +23,7 @@ use super::state::State;
 use super::step::{During, Failed, log};
 use super::templates::{Start, Templates};
 use super::{cpus, hex, kernel, root, sweep, userns};
-use crate::cgroup::{Home, WEIGHT, WEIGHT_LEAST};
+use crate::cgroup::{Home, Kin, WEIGHT, WEIGHT_LEAST};
 use crate::clock::Monotonic;
 use crate::disk::Template;
 use crate::seccomp::Program;
@@ -47,7 +47,7 @@ pub(super) struct Launcher {
     state: State,
     home: Home,
     /// The CPU time of all sandboxes; the server has no privilege to open it by itself.
-    counter: File,
+    counters: [File; 2],
     templates: Vec<Template>,
     disks: Disks,
     filter: Rc<Program>,
@@ -100,9 +100,12 @@ impl Launcher {
             disks: Disks::new(config.disks_ahead),
             config,
             state,
-            counter: home
-                .cpu_counter()
-                .during("open the CPU counter of all sandboxes")?,
+            counters: [
+                home.cpu_counter(Kin::Sandboxes)
+                    .during("open the CPU counter of all sandboxes")?,
+                home.cpu_counter(Kin::Templates)
+                    .during("open the CPU counter of all templates")?,
+            ],
             home,
             templates,
             store,
@@ -314,11 +317,11 @@ impl Launcher {
     /// Sends what the server has room for; false when it is gone.
     fn flush(&mut self, server: &OwnedFd) -> bool {
         while let Some(frame) = self.outbox.front() {
-            let counter = match frame {
-                FromLauncher::Up { .. } => Some(self.counter.as_fd()),
-                _ => None,
+            let counters = match frame {
+                FromLauncher::Up { .. } => self.counters.as_slice(),
+                _ => &[],
             };
-            let descriptors: Vec<_> = counter.into_iter().collect();
+            let descriptors: Vec<_> = counters.iter().map(AsFd::as_fd).collect();
             match wire::send(server.as_fd(), frame, FRAME_MAX, &descriptors) {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(WireError::Socket { source, .. })

@@ -39,6 +39,8 @@ pub(crate) struct Live {
     pub(super) launcher: Channel,
     /// What all sandboxes have used, as the launcher has opened it.
     cpu: Option<CpuCounter>,
+    /// What all templates have used, and had when the launcher came up.
+    templates_cpu: Option<(CpuCounter, u64)>,
     child: Mutex<Option<Child>>,
     pub(crate) clock: Monotonic,
     pub(crate) options: Options,
@@ -95,10 +97,17 @@ impl Live {
             Ok(Err(error)) => return Err(gone(error.to_string())),
             Err(_elapsed) => return Err(gone(format!("it is not up after {} s", UP.as_secs()))),
         };
-        let cpu = descriptors.into_iter().next();
+        let mut counters = descriptors
+            .into_iter()
+            .map(|file| CpuCounter::new(File::from(file)));
+        let (cpu, templates_cpu) = (counters.next(), counters.next());
         let live = Arc::new(Live {
             launcher,
-            cpu: cpu.map(|file| CpuCounter::new(File::from(file))),
+            cpu,
+            templates_cpu: templates_cpu.map(|counter| {
+                let then_us = counter.used_us().unwrap_or(0);
+                (counter, then_us)
+            }),
             child: Mutex::new(Some(child)),
             clock: Monotonic::start(),
             ahead: Ahead::new(options.pool),
@@ -307,6 +316,15 @@ impl Live {
             .ok_or_else(missing)
             .and_then(CpuCounter::used_us);
         used.map_err(|source| Error::CpuCounter { source })
+    }
+
+    /// CPU time of all templates since the launcher came up, in us.
+    pub(crate) fn templates_cpu_us(&self) -> u64 {
+        let used = self.templates_cpu.as_ref().and_then(|(counter, then_us)| {
+            let now_us = counter.used_us().ok()?;
+            Some(now_us.saturating_sub(*then_us))
+        });
+        used.unwrap_or(0)
     }
 
     pub(crate) fn forget(&self, id: SandboxId) {

@@ -115,8 +115,8 @@ pub(crate) enum WireNetwork {
 /// From launcher to server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromLauncher {
-    /// First frame: the launcher is up, swept and ready; with one descriptor, to read: the counter
-    /// of the CPU time of all sandboxes.
+    /// First frame: the launcher is up, swept and ready; with two descriptors, to read: the
+    /// counters of the CPU time of all sandboxes and of all templates.
     Up {
         /// Name of this state directory's groups: 12 hex digits.
         instance: String,
