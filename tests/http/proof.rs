@@ -364,6 +364,11 @@ fn checkpoints_leave_the_host_by_file_and_by_url_and_failures_are_tried_again() 
     ];
     let mut server = TestServer::with(&flags, FakeOptions::default());
     let key = server.admin().get("/v1/ledger/keys").text();
+    // The token's first use is written down beside it, and would be an entry after the checkpoint.
+    until(|| {
+        let acts = server.admin().get("/v1/audit").text();
+        acts.contains("token.seen").then_some(())
+    });
     let (size, root) = sign(&server);
     // A failure and a redirect are no deliveries; the same note comes again.
     let refused = [
