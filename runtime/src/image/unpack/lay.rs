@@ -29,6 +29,10 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Later times than this are not set: no file of an image is from the year 2242.
 const TIME_MAX_S: i64 = 1 << 33;
 
+/// How much of a file is written at once, in bytes: the kernel keeps it in as large pieces as it
+/// was written in, and what programs map of it is mapped and given up piece by piece.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
+
 /// The directory and what was laid into it so far.
 pub(super) struct Ground<'a> {
     root: BorrowedFd<'a>,
@@ -56,7 +60,7 @@ impl<'a> Ground<'a> {
             order,
             tally: Tally::default(),
             seen: HashSet::new(),
-            buffer: vec![0; 1 << 16],
+            buffer: vec![0; WRITTEN_AT_ONCE],
         }
     }
 
@@ -222,12 +226,11 @@ impl<'a> Ground<'a> {
         while left > 0 {
             let room = usize::try_from(left).unwrap_or(usize::MAX);
             let room = room.min(self.buffer.len());
-            let got = match content.read(&mut self.buffer[..room]) {
-                Ok(0) => return Err(refused(&member.path, Flaw::Truncated)),
-                Ok(got) => got,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(unreadable(&member.path, &error)),
-            };
+            let got = fill(content, &mut self.buffer[..room]);
+            let got = got.map_err(|error| unreadable(&member.path, &error))?;
+            if got == 0 {
+                return Err(refused(&member.path, Flaw::Truncated));
+            }
             let written = file.write_all(&self.buffer[..got]);
             written.map_err(|error| Stop::failed("write a file", place.path, error))?;
             left -= u64::try_from(got).unwrap_or(left);
@@ -372,6 +375,20 @@ impl Place<'_> {
             Err(errno) => Err(failed("look at", self.path)(errno)),
         }
     }
+}
+
+/// Reads until the buffer is full or nothing more comes; answers how much that was.
+fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match content.read(rest) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 fn lay_link(place: &Place<'_>, member: &Member) -> Result<(), Stop> {
