@@ -2,9 +2,12 @@
 
 pub(crate) mod check;
 pub(crate) mod proof;
+mod two;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+pub(crate) use self::two::Leaves;
 
 /// A SHA-256 hash.
 pub(crate) type Hash = [u8; 32];

@@ -13,7 +13,7 @@ use crate::id::Id;
 use crate::journal::frame;
 use crate::journal::reader::Frame;
 use crate::journal::{Position, segment};
-use crate::merkle::{self, Frontier};
+use crate::merkle::{Frontier, Leaves};
 use crate::options::Options;
 use crate::record::{self, Posting, Record, Slate};
 use crate::state::{Known, Located, coming};
@@ -117,7 +117,9 @@ impl Replay<'_> {
         walk::walk(self.dir, self.segments, start, |_, frame| {
             let records = frame::records(frame.payload).flatten();
             let leaves = records.filter_map(|(_, bytes)| record::leaf(bytes));
-            leaves.for_each(|leaf| frontier.push(merkle::leaf(leaf)));
+            let mut waiting = Leaves::default();
+            leaves.for_each(|leaf| waiting.add(leaf, |hash| frontier.push(hash)));
+            waiting.end(|hash| frontier.push(hash));
             Ok(())
         })?;
         Ok(frontier)

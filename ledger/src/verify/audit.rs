@@ -19,8 +19,8 @@ use crate::entry::{Body, Entry};
 use crate::error::{Error, Fault};
 use crate::journal::Position;
 use crate::journal::reader::Frame;
-use crate::merkle::{self, Frontier, Hash};
-use crate::quantity::Ceiling;
+use crate::merkle::{Frontier, Hash, Leaves};
+use crate::quantity::{Ceiling, Quantities};
 use crate::rate::{Charge, Price, RateCard, Standing};
 use crate::record::{self, Ending, OpenHold, Slate, Stored};
 use crate::state::{ANOTHER_HOLD, Amounts, Booked};
@@ -119,6 +119,11 @@ impl Audit {
         Ok(audit)
     }
 
+    fn push(&mut self, leaf: Hash) {
+        self.frontier.push(leaf);
+        self.note_root();
+    }
+
     /// Notes the root if it is wanted.
     fn note_root(&mut self) {
         let size = self.frontier.size();
@@ -146,14 +151,15 @@ impl Audit {
         if self.window.ends(number) {
             self.hand_over(number)?;
         }
+        let mut leaves = Leaves::default();
         walk::records(number, frame, |read| {
             let is_entry = self.record(&read)?;
             if let Some(leaf) = record::leaf(read.bytes) {
-                self.frontier.push(merkle::leaf(leaf));
-                self.note_root();
+                leaves.add(leaf, |hash| self.push(hash));
             }
             Ok(is_entry)
         })?;
+        leaves.end(|hash| self.push(hash));
         self.pass_checkpoint(walk::end(number, frame))
     }
 
