@@ -283,16 +283,14 @@ impl Limit {
     /// `posted + held + need <= limit + overdraft`.
     #[inline]
     pub(crate) fn fits(&self, (posted, held, _): &Stands, need: &Amounts) -> bool {
-        let all = posted
-            .checked_add(*held)
-            .and_then(|sum| sum.checked_add(need.get(self.meter)));
-        all.is_some_and(|sum| sum <= self.most)
+        let used = posted.checked_add(*held);
+        used.is_some_and(|used| self.has_room(used, need))
     }
 }
 
 /// Whether a run counted at these places would pass no hard quota.
 pub(crate) fn within_limits(tenant: &Tenant, places: Places, need: &Amounts, at: Micros) -> bool {
-    tenant.all_limits(places, at, |limit, stands| limit.fits(stands, need))
+    tenant.has_room(places, need, at)
 }
 
 /// All hard quotas that a run counted at these places would pass, in the order in which they were

@@ -112,6 +112,7 @@ pub struct Quantities {
 
 impl Quantities {
     /// The amount of one meter; zero for `Cost`, which is not a quantity.
+    #[inline]
     pub fn get(&self, meter: Meter) -> u128 {
         match meter {
             Meter::Executions => self.executions.into(),

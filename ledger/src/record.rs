@@ -8,6 +8,7 @@
 //! that all of them share.
 
 mod cursor;
+mod number;
 mod pen;
 mod quick;
 mod stored;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use self::pen::Pen;
 pub(crate) use self::quick::{Ending, Glance, ending, glance, hold};
 pub(crate) use self::stored::{HoldRef, Run, SettledRef, SettlementRef, Whose};
 use crate::clock::Micros;
@@ -199,13 +201,11 @@ impl OpenHold {
     }
 
     /// The key that it was opened through.
-    pub(crate) fn key(&self) -> Option<&str> {
+    pub(crate) fn key(&self) -> Option<&[u8]> {
         let [from, to] = self.names_end;
         match self.bytes.get(from..to)? {
             // Its length, below 128, and itself.
-            [length @ 0..0x80, key @ ..] if usize::from(*length) == key.len() => {
-                std::str::from_utf8(key).ok()
-            }
+            [length @ 0..0x80, key @ ..] if usize::from(*length) == key.len() => Some(key),
             long => postcard::from_bytes(long).ok(),
         }
     }

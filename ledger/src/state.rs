@@ -27,7 +27,7 @@ pub(crate) use self::amounts::Amounts;
 pub(crate) use self::billing::Billing;
 pub(crate) use self::books::amounts;
 pub(crate) use self::credit::Credit;
-pub(crate) use self::known::Known;
+pub(crate) use self::known::{Known, Sought};
 pub(crate) use self::near::{AHEAD, Kind, Near, coming};
 pub(crate) use self::numbers::Numbers;
 pub(crate) use self::rules::Limit;
@@ -283,7 +283,7 @@ impl State {
         &mut self,
         hold: &Booked,
         located: Located,
-        key: &str,
+        key: &[u8],
     ) -> Result<(), String> {
         let tenant = Self::tenant_at(&mut self.tenants, located.tenant);
         let tenant = tenant.ok_or("the hold's tenant is not known")?;

@@ -4,6 +4,7 @@
 //! Only the shortest encoding of a number is taken, which is the one that is ever written. What is
 //! not taken here is read by serde, which also says what is wrong with it.
 
+use super::number;
 use crate::id::Id;
 use crate::money::Money;
 use crate::quantity::{Meter, Quantities};
@@ -11,9 +12,6 @@ use crate::quantity::{Meter, Quantities};
 /// What is left to read. A read that fails ends the reading: where it stands then means nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a>(&'a [u8]);
-
-/// The bits of eight bytes that say that more follow, and all others.
-const MORE: u64 = 0x8080_8080_8080_8080;
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
@@ -51,29 +49,58 @@ impl<'a> Cursor<'a> {
 
     /// A number of two to eight bytes, of which eight lie there, all at once; else one by one.
     fn longer(&mut self) -> Option<u64> {
-        let word = self
-            .0
-            .first_chunk::<8>()
-            .map(|eight| u64::from_le_bytes(*eight));
-        let word = word.unwrap_or(u64::MAX);
-        let ends = !word & MORE;
-        let Some(below) = ends.checked_sub(1) else {
-            return u64::try_from(self.wide()?).ok();
+        let Some(eight) = self.0.first_chunk::<8>() else {
+            return self.byte_by_byte();
         };
-        // The highest bit of the last byte, and all bits up to it.
-        let end = ends & !below;
-        let word = word & (end | (end - 1));
-        // The last byte of the shortest encoding has something in it.
-        if word & (end - (end >> 7)) == 0 {
-            return None;
+        match number::read(*eight) {
+            Some((number, count)) => {
+                self.0 = self.0.get(usize::try_from(count).ok()?..)?;
+                Some(number)
+            }
+            None => self.byte_by_byte(),
         }
-        let count = usize::try_from(end.trailing_zeros() / 8).ok()? + 1;
-        self.0 = self.0.get(count..)?;
-        // Seven bits of each byte, put together in pairs, then in fours, then all.
-        let word = word & !MORE;
-        let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
-        let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
-        Some((word & 0x0fff_ffff) | (word >> 32) << 28)
+    }
+
+    #[cold]
+    fn byte_by_byte(&mut self) -> Option<u64> {
+        u64::try_from(self.wide()?).ok()
+    }
+
+    /// Passes a number by, if it is this one; `None` is no verdict.
+    #[inline]
+    pub(super) fn has(&mut self, number: u64) -> Option<()> {
+        if number < 0x80 {
+            return (u64::from(self.byte()?) == number).then_some(());
+        }
+        let (bytes, count) = number::stored(number)?;
+        let next = u64::from_le_bytes(*self.0.first_chunk::<8>()?);
+        self.0 = self.0.get(usize::try_from(count).ok()?..)?;
+        let differs = (next ^ bytes) << (64 - 8 * count);
+        (differs == 0).then_some(())
+    }
+
+    /// The same for an amount of money.
+    #[inline]
+    pub(super) fn has_money(&mut self, Money(number): Money) -> Option<()> {
+        let number = (number << 1 ^ number >> 127).cast_unsigned();
+        self.has(u64::try_from(number).ok()?)
+    }
+
+    /// The same for how many follow.
+    pub(super) fn has_count(&mut self, count: usize) -> Option<()> {
+        self.has(u64::try_from(count).ok()?)
+    }
+
+    /// The same for a text.
+    pub(super) fn has_text(&mut self, text: &str) -> Option<()> {
+        self.has_count(text.len())?;
+        self.has_bytes(text.as_bytes())
+    }
+
+    /// The same for bytes.
+    pub(super) fn has_bytes(&mut self, bytes: &[u8]) -> Option<()> {
+        self.0 = self.0.strip_prefix(bytes)?;
+        Some(())
     }
 
     /// A number of at most 128 bits.
@@ -126,6 +153,13 @@ impl<'a> Cursor<'a> {
     pub(super) fn text(&mut self) -> Option<&'a str> {
         let count = self.count()?;
         std::str::from_utf8(self.bytes(count)?).ok()
+    }
+
+    /// Passes by what must be a text.
+    pub(super) fn check_text(&mut self) -> Option<()> {
+        let count = self.count()?;
+        let bytes = self.bytes(count)?;
+        (bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()).then_some(())
     }
 
     /// Passes a text by; whether it is one is asked later: see [`Cursor::are_texts_since`].
@@ -235,6 +269,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_number_is_passed_by_if_it_is_the_one() {
+        for bit in 0..56 {
+            for number in [1_u64 << bit, (1 << bit) - 1] {
+                let mut bytes = Vec::new();
+                crate::codec::append(&mut bytes, &number);
+                bytes.extend_from_slice(&[0xff; 8]);
+                let mut cursor = Cursor::new(&bytes);
+                assert_eq!(cursor.has(number), Some(()));
+                assert_eq!(cursor.rest(), [0xff; 8]);
+                for other in [number ^ 1, number ^ 1 << bit, number ^ 1 << 55] {
+                    assert_eq!(Cursor::new(&bytes).has(other), None, "{number} {other}");
+                }
+            }
+        }
+        assert_eq!(Cursor::new(b"\x03abc").has_text("abd"), None);
+        assert_eq!(Cursor::new(b"\x03abc").has_text("abc"), Some(()));
+        assert_eq!(Cursor::new(b"\x02\xff\xff").check_text(), None);
+        assert_eq!(Cursor::new("\u{2}\u{e9}".as_bytes()).check_text(), Some(()));
     }
 
     #[test]

@@ -1,27 +1,27 @@
 //! Writing stored numbers and texts one after the other, without serde: several times faster, for
 //! the records that nearly all are.
 
+use super::number;
 use crate::id::Id;
 use crate::money::Money;
 use crate::quantity::{Meter, Quantities};
 
 /// Bytes gathered before they are appended: most of a record's numbers, or a text.
 const GATHERED: usize = 256;
-/// The bits of eight bytes that say that more follow.
-const MORE: u64 = 0x8080_8080_8080_8080;
 /// The most bytes that a number takes.
 const NUMBER_MAX: usize = 19;
 
 /// Writes into the end of a buffer; what is gathered goes there with [`Pen::end`].
 #[derive(Debug)]
-pub(super) struct Pen<'a> {
+pub(crate) struct Pen<'a> {
     into: &'a mut Vec<u8>,
     gathered: [u8; GATHERED],
     count: usize,
 }
 
 impl<'a> Pen<'a> {
-    pub(super) fn new(into: &'a mut Vec<u8>) -> Self {
+    /// Begins to write at the end of a buffer.
+    pub(crate) fn new(into: &'a mut Vec<u8>) -> Self {
         Self {
             into,
             gathered: [0; GATHERED],
@@ -30,7 +30,7 @@ impl<'a> Pen<'a> {
     }
 
     /// Ends the writing.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.flush();
     }
 
@@ -56,16 +56,19 @@ impl<'a> Pen<'a> {
         }
     }
 
-    pub(super) fn byte(&mut self, byte: u8) {
+    /// A byte.
+    pub(crate) fn byte(&mut self, byte: u8) {
         self.reserve(1);
         self.put(byte);
     }
 
-    pub(super) fn bool(&mut self, yes: bool) {
+    /// Yes or no.
+    pub(crate) fn bool(&mut self, yes: bool) {
         self.byte(u8::from(yes));
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    /// Bytes as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         match self.gathered.get_mut(self.count..self.count + bytes.len()) {
             Some(place) => {
@@ -79,7 +82,7 @@ impl<'a> Pen<'a> {
 
     /// A number of at most 64 bits.
     #[inline]
-    pub(super) fn long(&mut self, number: u64) {
+    pub(crate) fn long(&mut self, number: u64) {
         self.reserve(NUMBER_MAX);
         self.low(number);
     }
@@ -89,17 +92,10 @@ impl<'a> Pen<'a> {
         if number < 0x80 {
             return self.put(number.to_le_bytes()[0]);
         }
-        if number < 1 << 56
+        if let Some((bytes, count)) = number::stored(number)
             && let Some(place) = self.gathered.get_mut(self.count..self.count + 8)
         {
-            // In two halves, then in fours, then seven bits in each byte.
-            let word = (number & 0x0fff_ffff) | (number >> 28) << 32;
-            let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x0fff_c000_0fff_c000) << 2;
-            let word = (word & 0x007f_007f_007f_007f) | (word & 0x3f80_3f80_3f80_3f80) << 1;
-            let bits = u64::BITS - number.leading_zeros();
-            let count = bits.div_ceil(7);
-            let more = MORE & ((1 << (8 * (count - 1))) - 1);
-            place.copy_from_slice(&(word | more).to_le_bytes());
+            place.copy_from_slice(&bytes.to_le_bytes());
             self.count += usize::try_from(count).unwrap_or(0);
             return;
         }
@@ -111,7 +107,7 @@ impl<'a> Pen<'a> {
     }
 
     /// A number of at most 128 bits.
-    pub(super) fn wide(&mut self, mut number: u128) {
+    pub(crate) fn wide(&mut self, mut number: u128) {
         self.reserve(NUMBER_MAX);
         loop {
             if let Ok(low) = u64::try_from(number) {
@@ -123,39 +119,43 @@ impl<'a> Pen<'a> {
     }
 
     /// A number with a sign, of at most 64 bits.
-    pub(super) fn signed(&mut self, number: i64) {
+    pub(crate) fn signed(&mut self, number: i64) {
         self.long((number << 1 ^ number >> 63).cast_unsigned());
     }
 
     /// An amount of money.
-    pub(super) fn money(&mut self, Money(number): Money) {
+    pub(crate) fn money(&mut self, Money(number): Money) {
         self.wide((number << 1 ^ number >> 127).cast_unsigned());
     }
 
     /// How many follow.
-    pub(super) fn count(&mut self, count: usize) {
+    pub(crate) fn count(&mut self, count: usize) {
         self.long(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn text(&mut self, text: &str) {
+    /// A text, with its length before it.
+    pub(crate) fn text(&mut self, text: &str) {
         self.array(text.as_bytes());
     }
 
     /// Bytes, with their number before them.
-    pub(super) fn array(&mut self, bytes: &[u8]) {
+    pub(crate) fn array(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.bytes(bytes);
     }
 
-    pub(super) fn id(&mut self, Id(id): &Id) {
+    /// An id.
+    pub(crate) fn id(&mut self, Id(id): &Id) {
         self.array(id);
     }
 
-    pub(super) fn meter(&mut self, meter: Meter) {
+    /// A meter.
+    pub(crate) fn meter(&mut self, meter: Meter) {
         self.count(meter.place().unwrap_or(Meter::MEASURED.len()));
     }
 
-    pub(super) fn quantities(&mut self, quantities: &Quantities) {
+    /// An amount of every meter.
+    pub(crate) fn quantities(&mut self, quantities: &Quantities) {
         self.long(quantities.executions);
         self.long(quantities.cpu_us);
         self.long(quantities.wall_us);

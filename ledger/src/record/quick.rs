@@ -15,14 +15,18 @@ use crate::clock::Micros;
 use crate::command::Idempotency;
 use crate::entry::Funding;
 use crate::id::Id;
-use crate::quantity::Ceiling;
+use crate::quantity::{Ceiling, Meter, Quantities};
 use crate::rate::{Charge, ChargeLine};
+use crate::state::Amounts;
+
+/// Quantities that are all zero, as they are stored.
+const NOTHING: [u8; Meter::MEASURED.len()] = [0; Meter::MEASURED.len()];
 
 /// What a record is about, as far as its first bytes say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Glance<'a> {
     /// A hold: all names of its run as they are stored, and its key.
-    Hold(&'a [u8], &'a str),
+    Hold(&'a [u8], &'a [u8]),
     /// A settlement of this hold.
     Settled(Id),
 }
@@ -41,7 +45,8 @@ pub(crate) fn glance(bytes: &[u8]) -> Option<Glance<'_>> {
     if cursor.bool()? {
         cursor.skip_text()?;
     }
-    let key = cursor.text()?;
+    let key = cursor.count()?;
+    let key = cursor.bytes(key)?;
     let names = before.get(..before.len() - cursor.rest().len())?;
     Some(Glance::Hold(names, key))
 }
@@ -62,7 +67,7 @@ pub(crate) struct Ending<'a> {
 /// Reads the beginning of a settlement; `None` is no verdict.
 pub(crate) fn ending(bytes: &[u8]) -> Option<Ending<'_>> {
     let (kind, body) = split(bytes)?;
-    let (seq, at, mut cursor) = settlement(body).filter(|_| kind == KIND_ENTRY)?;
+    let (seq, at, mut cursor) = settlement((kind == KIND_ENTRY).then_some(body)?)?;
     let hold = cursor.rest();
     let id = cursor.id()?;
     Some(Ending { seq, at, id, hold })
@@ -115,6 +120,31 @@ impl Slate {
             None => self.rest.read(bytes)?,
         };
         Ok(self.rest.settled(outcome, estimated))
+    }
+
+    /// What a settlement posts and charges, if it says nothing else behind its hold: it is charged
+    /// as `charge` does in the room that it gets, nothing was measured above what is posted, and no
+    /// credit is drawn. `None` is no verdict.
+    ///
+    /// What it should say is known by then: comparing takes less than reading it.
+    pub(crate) fn posts(
+        &mut self,
+        bytes: &[u8],
+        charge: impl FnOnce(Charge, &Quantities) -> Option<Charge>,
+    ) -> Option<Amounts> {
+        let mut cursor = Cursor::new(bytes);
+        let posted = cursor.quantities()?;
+        let charge = charge(std::mem::take(&mut self.rest.charge), &posted)?;
+        let posts = Amounts {
+            quantities: posted,
+            cost: charge.total.0,
+        };
+        let is_charged = has_rest(&mut cursor, &charge);
+        self.rest.charge = charge;
+        is_charged?;
+        cursor.check_text()?;
+        cursor.bool()?;
+        cursor.rest().is_empty().then_some(posts)
     }
 }
 
@@ -277,6 +307,23 @@ fn rest(cursor: &mut Cursor<'_>, slate: &mut Rest) -> Option<()> {
         slate.funded.push(Funding { grant, amount });
     }
     Some(())
+}
+
+/// Passes by the numbers of a settlement behind what it posts, if they are that charge alone.
+fn has_rest(cursor: &mut Cursor<'_>, charge: &Charge) -> Option<()> {
+    cursor.has_bytes(&NOTHING)?;
+    cursor.has_text(&charge.currency)?;
+    cursor.has_money(charge.total)?;
+    cursor.has_count(charge.lines.len())?;
+    for line in &charge.lines {
+        cursor.has_count(line.meter.place()?)?;
+        cursor.has(line.tier.into())?;
+        cursor.has(u64::try_from(line.quantity).ok()?)?;
+        cursor.has(line.unit_size)?;
+        cursor.has_money(line.rate)?;
+        cursor.has_money(line.amount)?;
+    }
+    cursor.has(0)
 }
 
 fn charge(cursor: &mut Cursor<'_>, room: &mut Charge) -> Option<()> {

@@ -279,7 +279,7 @@ fn a_glance_sees_names_and_holds() {
     let open = opened(&stored);
     let mut bytes = Vec::new();
     stored.encode(&mut bytes);
-    assert_eq!(glance(&bytes), Some(Glance::Hold(open.all_names(), "key")));
+    assert_eq!(glance(&bytes), Some(Glance::Hold(open.all_names(), b"key")));
     bytes.truncate(PREFIX + IDS);
     assert_eq!(glance(&bytes), None);
     let mut bytes = vec![KIND_ENTRY, VERSION];

@@ -15,12 +15,18 @@ pub(crate) struct Amounts {
 
 impl Amounts {
     /// The amount of one meter; money below nothing counts as nothing.
+    #[inline]
     pub(crate) fn get(&self, meter: Meter) -> u128 {
         if meter == Meter::Cost {
             u128::try_from(self.cost).unwrap_or(0)
         } else {
             self.quantities.get(meter)
         }
+    }
+
+    /// Whether nothing of it is above `other`.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        self.quantities.above(&other.quantities).is_zero() && self.cost <= other.cost
     }
 
     /// Adds; saturating, which only quantities that no machine can produce reach.

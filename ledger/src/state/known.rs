@@ -37,20 +37,27 @@ struct Slot {
 /// Names, looked for by their hash first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sought<'a> {
-    names: &'a [u8],
-    hash: u64,
+    /// The names.
+    pub(crate) names: &'a [u8],
+    /// See [`Known::hash`].
+    pub(crate) hash: u64,
 }
 
 impl Known {
+    /// The hash by which names are looked for.
+    pub(crate) fn hash(&self, names: &[u8]) -> u64 {
+        self.hasher.hash_one(names)
+    }
+
     /// Begins to look for names.
     pub(crate) fn seek<'a>(&self, names: &'a [u8]) -> Sought<'a> {
-        let hash = self.hasher.hash_one(names);
+        let hash = self.hash(names);
         Sought { names, hash }
     }
 
-    /// A word of each cache line where they may be.
-    pub(crate) fn near(&self, sought: Sought<'_>) -> u64 {
-        let slot = self.slots.get(self.first(sought.hash));
+    /// A word of each cache line where names with this hash may be.
+    pub(crate) fn near(&self, hash: u64) -> u64 {
+        let slot = self.slots.get(self.first(hash));
         let slot = slot.and_then(Option::as_ref);
         slot.map_or(0, |slot| slot.hash ^ u64::from(slot.located.tenant))
     }

@@ -23,13 +23,13 @@ pub(crate) type Near<'a> = (Located, Kind<'a>);
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind<'a> {
     /// A hold through a key.
-    Hold(&'a str),
+    Hold(&'a [u8]),
     /// A settlement of a hold.
     Settled(Id),
 }
 
 impl<'a> Kind<'a> {
-    fn key(self) -> Option<&'a str> {
+    fn key(self) -> Option<&'a [u8]> {
         match self {
             Self::Hold(key) => Some(key),
             Self::Settled(_) => None,
@@ -84,7 +84,7 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Coming<'a, I> {
                 });
             }
             let sought = glances.iter().flatten().filter_map(|(_, sought)| *sought);
-            black_box(sought.fold(0, |words, sought| words ^ known.near(sought)));
+            black_box(sought.fold(0, |words, sought| words ^ known.near(sought.hash)));
             for (near, glance) in self.near.iter_mut().zip(glances) {
                 *near = glance.and_then(|(glance, sought)| match glance {
                     Glance::Hold(_, key) => Some((known.found(sought?)?, Kind::Hold(key))),
@@ -126,7 +126,7 @@ impl State {
     pub(crate) fn bring_tenant_near<'a>(
         &self,
         tenant: u32,
-        runs: impl Iterator<Item = (Places, Option<&'a str>)> + Clone,
+        runs: impl Iterator<Item = (Places, Option<&'a [u8]>)> + Clone,
     ) {
         let Some(tenant) = self.placed(tenant) else {
             return;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::amounts::Amounts;
 use crate::quantity::Meter;
 use crate::quota::{Mode, Quota, ScopeKind, Window};
 
@@ -24,8 +25,7 @@ pub(crate) struct Limit {
     pub(crate) meter: Meter,
     /// The most that may be posted and held together.
     pub(crate) most: u128,
-    /// Index into the tenant's calendars; `None` for a lifetime.
-    pub(super) calendar: Option<u32>,
+    calendar: Option<u32>,
     /// Index into the tenant's rules.
     rule: u32,
     /// Whose it is.
@@ -38,6 +38,19 @@ impl Limit {
     /// A word of it.
     pub(crate) fn near(&self) -> u64 {
         u64::from(self.rule)
+    }
+
+    /// Index into the tenant's calendars; `None` for a lifetime.
+    #[inline]
+    pub(super) fn calendar(&self) -> Option<usize> {
+        usize::try_from(self.calendar?).ok()
+    }
+
+    /// Whether `used + need <= limit + overdraft`.
+    #[inline]
+    pub(crate) fn has_room(&self, used: u128, need: &Amounts) -> bool {
+        let all = used.checked_add(need.get(self.meter));
+        all.is_some_and(|all| all <= self.most)
     }
 
     /// Index into the tenant's rules.

@@ -116,6 +116,7 @@ impl Bases {
         }
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Option<&Tally> {
         match index.checked_sub(FIRST) {
             None => self.first.get(index),
@@ -209,6 +210,19 @@ impl Counters {
             Some(base) if base.span.start == window.start => self.total.beyond(base, meter),
             _ => (0, 0),
         }
+    }
+
+    /// What a meter has posted and holds together in the window of calendar `index`, where `window`
+    /// is the current one and the meter one that quotas mostly limit; `None` says nothing.
+    #[inline]
+    pub(super) fn used_quickly(&self, index: usize, window: &Span, meter: Meter) -> Option<u128> {
+        let base = self.bases.get(index)?;
+        let is_current = base.span.start == window.start;
+        let (posted, held) = self
+            .total
+            .first_beyond(base, meter)
+            .filter(|_| is_current)?;
+        Some(u128::from(posted) + u128::from(held))
     }
 
     /// From when on the window of calendar `index` is counted, if `window` is the current one and

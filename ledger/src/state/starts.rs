@@ -121,9 +121,9 @@ fn counts(began: i64, now: i64) -> bool {
 
 impl Starts {
     /// Counts a run that begins through a key.
-    pub(crate) fn add(&mut self, key: &str, at: Micros) {
+    pub(crate) fn add(&mut self, key: &[u8], at: Micros) {
         self.all.add(at);
-        if let Some(recent) = self.keys.get_mut(key.as_bytes()) {
+        if let Some(recent) = self.keys.get_mut(key) {
             return recent.add(at);
         }
         let kept = |keys: &Map<Key, Recent>| u64::try_from(keys.len()).unwrap_or(u64::MAX);
@@ -131,10 +131,7 @@ impl Starts {
             self.keys.retain(|_, recent| !recent.is_idle(at));
             self.sweep_at = kept(&self.keys).saturating_mul(2);
         }
-        self.keys
-            .entry(Key::from(key.as_bytes()))
-            .or_default()
-            .add(at);
+        self.keys.entry(Key::from(key)).or_default().add(at);
     }
 
     /// A word of what counts a tenant's runs.
@@ -143,8 +140,8 @@ impl Starts {
     }
 
     /// A word of what counts a key's runs.
-    pub(crate) fn near_key(&self, key: &str) -> u64 {
-        self.keys.get(key.as_bytes()).map_or(0, Recent::near)
+    pub(crate) fn near_key(&self, key: &[u8]) -> u64 {
+        self.keys.get(key).map_or(0, Recent::near)
     }
 
     /// How the whole tenant stands with a cap.
@@ -168,7 +165,7 @@ mod tests {
     fn room_comes_back_when_the_oldest_second_has_passed() {
         let mut starts = Starts::default();
         for at in [0, 999_999, 2_000_000] {
-            starts.add("k", at);
+            starts.add(b"k", at);
         }
         let standing = |at, cap| starts.of_tenant(at, cap);
         assert_eq!(standing(2_000_000, 4).free_at, None);
@@ -198,7 +195,7 @@ mod tests {
             ("k", 2 * SECOND_US),
             (&long, 3 * SECOND_US),
         ] {
-            starts.add(key, at);
+            starts.add(key.as_bytes(), at);
         }
         let all = vec![(0_i64, 2_u32), (2, 1), (3, 1)];
         for (key, seconds) in [("k", vec![(0_i64, 2_u32), (2, 1)]), (&long, vec![(3, 1)])] {
@@ -218,7 +215,7 @@ mod tests {
     fn keys_that_rest_are_forgotten() {
         let mut starts = Starts::default();
         for number in 0..10_000 {
-            starts.add(&format!("k{number}"), number * SECOND_US);
+            starts.add(format!("k{number}").as_bytes(), number * SECOND_US);
         }
         assert!(starts.keys.len() <= 256, "{}", starts.keys.len());
         assert_eq!(starts.of_tenant(9_999 * SECOND_US, 9_999).count, 61);
@@ -236,7 +233,7 @@ mod tests {
                 at += step;
                 let standing = starts.of_tenant(at, cap);
                 if standing.count < cap {
-                    starts.add("k", at);
+                    starts.add(b"k", at);
                     began.push(at);
                     let minute = began.iter().filter(|one| at - **one < 60 * SECOND_US).count();
                     prop_assert!(minute <= usize::try_from(cap).unwrap());

@@ -147,9 +147,25 @@ impl Tally {
         }
     }
 
+    /// The same beyond what `before` has, of one of the meters that quotas mostly limit.
+    #[inline]
+    pub(crate) fn first_beyond(&self, before: &Self, meter: Meter) -> Option<(u64, u64)> {
+        let (now, then) = match meter {
+            Meter::Executions => (&self.executions, &before.executions),
+            Meter::CpuUs => (&self.cpu_us, &before.cpu_us),
+            Meter::WallUs => (&self.wall_us, &before.wall_us),
+            _ => return None,
+        };
+        let posted = now.posted.saturating_sub(then.posted);
+        Some((posted, now.held.saturating_sub(then.held)))
+    }
+
     /// What one meter has posted and holds beyond what `before` has. Money may fall, so its
     /// difference is taken before it is counted.
     pub(crate) fn beyond(&self, before: &Self, meter: Meter) -> (u128, u128) {
+        if let Some((posted, held)) = self.first_beyond(before, meter) {
+            return (posted.into(), held.into());
+        }
         if meter == Meter::Cost {
             let (now, then) = (self.cost, before.cost);
             return (
@@ -157,19 +173,8 @@ impl Tally {
                 counted(now.held.saturating_sub(then.held)),
             );
         }
-        let small = |now: &Pair<u64>, then: &Pair<u64>| {
-            let posted = now.posted.saturating_sub(then.posted);
-            (posted.into(), now.held.saturating_sub(then.held).into())
-        };
-        match meter {
-            Meter::Executions => small(&self.executions, &before.executions),
-            Meter::CpuUs => small(&self.cpu_us, &before.cpu_us),
-            Meter::WallUs => small(&self.wall_us, &before.wall_us),
-            _ => {
-                let ((posted, held), then) = (self.get(meter), before.get(meter));
-                (posted.saturating_sub(then.0), held.saturating_sub(then.1))
-            }
-        }
+        let ((posted, held), then) = (self.get(meter), before.get(meter));
+        (posted.saturating_sub(then.0), held.saturating_sub(then.1))
     }
 
     /// Everything posted, and everything held.

@@ -161,6 +161,7 @@ impl Tenant {
         self.billing.standing(price, self.month(at))
     }
 
+    #[inline]
     fn window(&self, index: usize, at: Micros) -> Span {
         let cached = self.windows.get(index).filter(|window| window.contains(at));
         let calendar = self.calendars.get(index);
@@ -197,20 +198,21 @@ impl Tenant {
         self.limits_of(places, at, |_limit| true)
     }
 
-    /// Whether all of these are as `hold` says.
-    pub(crate) fn all_limits(
-        &self,
-        places: Places,
-        at: Micros,
-        hold: impl Fn(&Limit, &Stands) -> bool,
-    ) -> bool {
+    /// Whether all of these have room for what a run needs.
+    pub(crate) fn has_room(&self, places: Places, need: &super::Amounts, at: Micros) -> bool {
         let rules = self.rules(at);
         for place in places {
             let limits = rules.limits(place);
-            let counters = self.at(place).filter(|_| !limits.is_empty());
+            if limits.is_empty() {
+                continue;
+            }
+            let counters = self.at(place);
             for limit in limits {
-                let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
-                if !hold(limit, &self.stands(counters, calendar, limit.meter, at)) {
+                let used = match self.used_quickly(counters, limit, at) {
+                    Some(used) => Some(used),
+                    None => self.used(counters, limit, at),
+                };
+                if !used.is_some_and(|used| limit.has_room(used, need)) {
                     return false;
                 }
             }
@@ -218,7 +220,26 @@ impl Tenant {
         true
     }
 
-    /// The same, but only those that are `wanted`.
+    /// What counts for a limit, posted and held together.
+    #[cold]
+    fn used(&self, counters: Option<&Counters>, limit: &Limit, at: Micros) -> Option<u128> {
+        let (posted, held, _) = self.stands(counters, limit.calendar(), limit.meter, at);
+        posted.checked_add(held)
+    }
+
+    /// The same where its window is the last command's and it limits what quotas mostly limit;
+    /// `None` says nothing.
+    #[inline]
+    fn used_quickly(&self, counters: Option<&Counters>, limit: &Limit, at: Micros) -> Option<u128> {
+        let index = limit.calendar()?;
+        let window = self
+            .windows
+            .get(index)
+            .filter(|window| window.contains(at))?;
+        counters?.used_quickly(index, window, limit.meter)
+    }
+
+    /// All limits, but only those that are `wanted`.
     pub(crate) fn limits_of(
         &self,
         places: Places,
@@ -230,8 +251,8 @@ impl Tenant {
             let counters = self.at(place);
             let limits = rules.limits(place).iter();
             limits.filter(move |limit| wanted(limit)).map(move |limit| {
-                let calendar = limit.calendar.and_then(|index| usize::try_from(index).ok());
-                (limit, self.stands(counters, calendar, limit.meter, at))
+                let stands = self.stands(counters, limit.calendar(), limit.meter, at);
+                (limit, stands)
             })
         })
     }

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use super::checks;
-use super::order::Order;
+use super::order::{Opened, Order};
 use super::tenants::Tenants;
 use super::window::{Entered, What, Window, short};
 use crate::command::Effect;
@@ -52,7 +52,7 @@ impl Auditor {
             let mut tenants = Tenants::new();
             for mut window in full {
                 tenants.take(&mut window)?;
-                window.begin(0);
+                window.begin(0, 0);
                 // Nobody wants the last ones back.
                 back.send(window).ok();
             }
@@ -181,10 +181,10 @@ impl Audit {
             Stored::Hold(hold, granted) => self.hold(read, hold, &granted)?,
             Stored::Release(release) => {
                 self.order.number(read.lsn, release.at, None)?;
-                let (hold, slot) = self.order.end(&release.hold)?;
-                let booked = (hold.as_ref().into(), slot);
+                let open = self.order.end(&release.hold)?;
+                let hold = (&open.hold.as_ref().into(), open.place, open.slot);
                 let what = (What::Released, release.at);
-                self.window.put(read, booked, what, &[]);
+                self.window.put(read, hold, what, &[]);
             }
             Stored::Settled(settlement, hold) => {
                 let mut bytes = hold.bytes().to_vec();
@@ -215,27 +215,29 @@ impl Audit {
         let at = hold.opened_at;
         self.order.number(read.lsn, at, None)?;
         let booked = Booked::from(hold.as_ref());
-        let slot = self.order.open(Arc::clone(&hold))?;
+        let place = self.window.book(&booked);
+        let slot = self.order.open(Arc::clone(&hold), place)?;
         let key = hold.key().ok_or("the hold's key cannot be read")?;
         let what = What::Opened(short(key.len()));
         let names = hold.all_names();
-        self.window.put(read, (booked, slot), (what, at), names);
+        self.window
+            .put(read, (&booked, place, slot), (what, at), names);
         Ok(())
     }
 
     /// Takes in a settlement, which must carry the hold that was opened.
     fn settled(&mut self, read: &Read<'_>, ending: &Ending<'_>) -> Result<(), String> {
         self.order.number(read.lsn, ending.at, Some(ending.seq))?;
-        let (hold, slot) = self.order.end(&ending.id)?;
+        let Opened { hold, slot, place } = self.order.end(&ending.id)?;
         let rest = ending.hold.strip_prefix(hold.bytes());
         let rest = rest.ok_or(ANOTHER_HOLD)?;
         let booked = Booked::from(hold.as_ref());
         let (what, bytes) = match self.charged(rest, &booked)? {
-            Some(posted) => (What::Charged(self.window.charge(posted)), &[][..]),
+            Some(posted) => (What::Charged(self.window.charge(&posted)), &[][..]),
             None => (What::Settled, rest),
         };
         self.window
-            .put(read, (booked, slot), (what, ending.at), bytes);
+            .put(read, (&booked, place, slot), (what, ending.at), bytes);
         self.slate.keep(hold);
         Ok(())
     }
@@ -249,9 +251,15 @@ impl Audit {
         let Some((_, card)) = card.ok().and_then(|place| self.flat.get(place)) else {
             return Ok(None);
         };
+        let month = |_: &Price| Standing::default();
+        let charge = |room, posted: &Quantities| card.charge_in(room, posted, month);
+        if let Some(posts) = self.slate.posts(rest, charge)
+            && posts.is_within(&hold.held)
+        {
+            return Ok(Some(posts));
+        }
         let settled = self.slate.settled(rest)?;
         checks::measured(&settled, hold)?;
-        let month = |_: &Price| Standing::default();
         checks::charged(card, &settled, hold, month, &mut self.charge)?;
         Ok(settled.funded.is_empty().then(|| settled.posts()))
     }
@@ -292,7 +300,7 @@ impl Audit {
         // Where the other thread has ended, that was for a fault; this one looks for it later.
         let auditor = self.auditor.as_ref().ok_or_else(ended)?;
         let mut next = auditor.empty.recv().map_err(|_gone| ended())?;
-        next.begin(segment);
+        next.begin(self.window.number + 1, segment);
         let full = mem::replace(&mut self.window, next);
         auditor.windows.send(full).map_err(|_gone| ended())
     }

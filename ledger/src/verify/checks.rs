@@ -9,14 +9,15 @@ use crate::period::Period;
 use crate::quantity::Meter;
 use crate::rate::{Charge, Price, RateCard, Standing};
 use crate::record::SettledRef;
-use crate::state::{Booked, Located, State, Tenant};
+use crate::state::{Amounts, Booked, Card, Located, State, Tenant};
 
 /// A hold must have been allowed: priced by the card in force, within every hard quota and the cap.
 pub(super) fn hold(
     state: &State,
     hold: &Booked,
     located: Located,
-    key: &str,
+    key: &[u8],
+    worst_case: &mut WorstCase,
 ) -> Result<(), String> {
     let tenant = state
         .placed(located.tenant)
@@ -26,15 +27,14 @@ pub(super) fn hold(
         .filter(|card| card.seq == hold.rate_card);
     let card = card.ok_or("the hold is not priced by the card in force")?;
     let month = |price: &Price| tenant.standing_of(price, hold.at);
-    let worst = card.card.worst_case(&hold.held.quantities, month);
-    if worst != Some(Money(hold.held.cost)) {
+    if !worst_case.is(card, &hold.held, month) {
         return Err("the hold's amount is not what its card says".to_owned());
     }
     if tenant.suspended || tenant.open >= tenant.concurrency {
         return Err("the hold passes its tenant's concurrency, or the tenant is suspended".into());
     }
     if tenant.is_capped()
-        && let Some(too_fast) = tenant.too_fast(key, hold.at)
+        && let Some(too_fast) = tenant.too_fast(&String::from_utf8_lossy(key), hold.at)
     {
         return Err(format!("the hold passes its cap on starts: {too_fast}"));
     }
@@ -49,6 +49,27 @@ pub(super) fn hold(
         return Err(format!("the hold passes quota `{}`", violation.quota));
     }
     Ok(())
+}
+
+/// The last worst case that a card priced, where that depends on nothing else: hold after hold has
+/// the same limits.
+#[derive(Debug, Default)]
+pub(super) struct WorstCase {
+    last: Option<(u64, Amounts)>,
+}
+
+impl WorstCase {
+    /// Whether these quantities cost so much at most.
+    fn is(&mut self, card: &Card, held: &Amounts, month: impl Fn(&Price) -> Standing) -> bool {
+        if self.last == Some((card.seq, *held)) {
+            return true;
+        }
+        let is_it = card.card.worst_case(&held.quantities, month) == Some(Money(held.cost));
+        if is_it && card.card.is_flat() {
+            self.last = Some((card.seq, *held));
+        }
+        is_it
+    }
 }
 
 /// A settlement must post the lesser of measured and held.

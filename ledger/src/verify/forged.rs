@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::Ledger;
 use crate::command::{Act, Effect};
-use crate::entry::{Body, Entry};
+use crate::entry::{Body, Entry, Settled};
 use crate::id::Id;
 use crate::journal::frame::{self, FrameBuilder};
 use crate::money::Money;
@@ -127,6 +127,41 @@ fn fault(dir: &Path) -> Fault {
     match verify(dir, &mut |_| ()) {
         Err(VerifyError::Fault(fault)) => fault,
         other => panic!("it is forged, and that is found: {other:?}"),
+    }
+}
+
+/// A way to make a settlement wrong.
+type Change = fn(&mut Settled);
+
+#[test]
+fn whatever_a_settlement_says_of_its_charge_is_compared() {
+    let charged = "the charge is not what the rate card says";
+    let changes: [(Change, &str); 8] = [
+        (|settled| settled.charge.total.0 -= 1, charged),
+        (
+            |settled| settled.charge.currency = "EUR".to_owned(),
+            charged,
+        ),
+        (|settled| settled.charge.lines[0].tier += 1, charged),
+        (|settled| settled.charge.lines[0].quantity -= 1, charged),
+        (|settled| settled.charge.lines[0].rate.0 -= 1, charged),
+        (|settled| settled.charge.lines[0].amount.0 -= 1, charged),
+        (|settled| settled.posted.cpu_us -= 1, charged),
+        (
+            |settled| settled.overrun.wall_us = 1,
+            "wall_us is not the lesser of measured and held",
+        ),
+    ];
+    for flat in [true, false] {
+        for (place, (change, says)) in changes.iter().enumerate() {
+            let dir = journal(flat);
+            forge(dir.path(), |entry| {
+                if let Body::Settled(settled) = &mut entry.body {
+                    change(settled);
+                }
+            });
+            assert_eq!(fault(dir.path()).what, *says, "{place}, flat: {flat}");
+        }
     }
 }
 

@@ -7,14 +7,14 @@
 use std::hint::black_box;
 use std::mem;
 
-use super::checks;
+use super::checks::{self, WorstCase};
 use super::window::{Entered, Put, What, Window, long, short};
 use crate::entry::Body;
 use crate::error::Fault;
 use crate::money::Money;
 use crate::rate::{Charge, Price};
 use crate::record::{Record, Run, Slate};
-use crate::state::{AHEAD, Amounts, Booked, Bounds, Known, Located, State, amounts};
+use crate::state::{AHEAD, Amounts, Booked, Bounds, Known, Located, Sought, State, amounts};
 
 /// No record.
 const NONE: u32 = u32::MAX;
@@ -68,6 +68,7 @@ pub(super) struct Tenants {
     /// Slate for the next settlement, and for what its charge should be.
     slate: Slate,
     charge: Charge,
+    worst_case: WorstCase,
 }
 
 impl Tenants {
@@ -81,6 +82,7 @@ impl Tenants {
             fault: None,
             slate: Slate::default(),
             charge: Charge::room(),
+            worst_case: WorstCase::default(),
         }
     }
 
@@ -122,14 +124,18 @@ impl Tenants {
         for first in (0..count).step_by(AHEAD) {
             let places = first..count.min(first + AHEAD);
             let puts = window.puts().get(places.clone()).unwrap_or_default();
-            let names = |put: &Put| put.is_hold().then(|| window.bytes(put));
-            let near = |names| self.known.near(self.known.seek(names));
-            let near = puts.iter().filter_map(names).map(near);
+            let mut hashes = [0; AHEAD];
+            for (put, hash) in puts.iter().zip(&mut hashes) {
+                if put.is_hold() {
+                    *hash = self.known.hash(window.bytes(put));
+                }
+            }
+            let near = hashes.iter().map(|hash| self.known.near(*hash));
             black_box(near.fold(0, |all, word| all ^ word));
-            for place in places {
+            for (place, hash) in places.zip(hashes) {
                 let Some(put) = window.get(place) else { break };
-                let located = self.locate(window, sorted, put);
-                let located = located.map_err(|what| window.fault(put, what))?;
+                let located = self.locate(window, sorted, (put, hash));
+                let located = located.map_err(|what| window.fault(place, what))?;
                 window.locate(place, located);
                 sorted.add(located);
             }
@@ -137,26 +143,26 @@ impl Tenants {
         Ok(())
     }
 
-    /// Where a record is counted. Scopes of a hold that are not counted yet are from now on, once
-    /// all before it is done.
+    /// Where a record is counted; the hash is of a hold's names. Scopes of a hold that are not
+    /// counted yet are from now on, once all before it is done.
     fn locate(
         &mut self,
         window: &Window,
         sorted: &mut Sorted,
-        put: &Put,
+        (put, hash): (&Put, u64),
     ) -> Result<Located, String> {
         if !put.is_hold() {
             return self.slot(put.slot);
         }
         let names = window.bytes(put);
-        let located = match self.known.find(names) {
+        let located = match self.known.found(Sought { names, hash }) {
             Some(located) => located,
             None => {
                 let run = Run::read(names).ok_or("the hold's names cannot be read")?;
                 if let Some((tenant, _)) = self.state.find(run.whose.tenant) {
                     self.tenant(window, sorted, tenant);
                 }
-                let located = self.state.count(&run, put.hold.at)?;
+                let located = self.state.count(&run, put.at)?;
                 if located.is_whole() {
                     self.known.keep(names, located);
                 }
@@ -181,12 +187,12 @@ impl Tenants {
     fn tenant(&mut self, window: &Window, sorted: &mut Sorted, tenant: u32) {
         sorted.take(tenant);
         for some in sorted.places.rchunks(AHEAD) {
-            let put = |place: &u32| window.get(long(*place));
-            let puts = some.iter().rev().filter_map(put);
-            self.bring_near(window, tenant, puts.clone());
-            for put in puts {
+            let places = some.iter().rev().map(|place| long(*place));
+            let puts = places.filter_map(|place| Some((place, window.get(place)?)));
+            self.bring_near(window, tenant, puts.clone().map(|(_, put)| put));
+            for (place, put) in puts {
                 if let Err(what) = self.put(window, put) {
-                    return self.note(window.fault(put, what));
+                    return self.note(window.fault(place, what));
                 }
             }
         }
@@ -199,24 +205,22 @@ impl Tenants {
         tenant: u32,
         puts: impl Iterator<Item = &'a Put> + Clone,
     ) {
-        let words = puts.clone().map(Put::near);
+        let slots = puts.clone().map(|put| put.slot);
+        black_box(slots.fold(0, |all, slot| all ^ slot));
+        let words = puts.clone().map(|put| window.near(put));
         black_box(words.fold(0, |all, word| all ^ word));
-        let lines = puts.clone().flat_map(|put| window.bytes(put).chunks(64));
-        let bytes = lines.filter_map(<[u8]>::first);
-        black_box(bytes.fold(0, |all, byte| all ^ byte));
-        let posted = puts.clone().filter_map(|put| window.charged(put));
-        black_box(posted.fold(0, |all, one| all ^ one.cost));
         let runs = puts.map(|put| (put.located.scopes, put.key(window.bytes(put))));
         self.state.bring_tenant_near(tenant, runs);
     }
 
     /// Audits a record and counts it.
     fn put(&mut self, window: &Window, put: &Put) -> Result<(), String> {
-        let (hold, located, bytes) = (&put.hold, put.located, window.bytes(put));
+        let (located, bytes) = (put.located, window.bytes(put));
+        let hold = &window.hold(put).ok_or("its hold is not known")?;
         let posted = match put.what {
             What::Opened(_) => {
                 let key = put.key(bytes).ok_or("the hold's key cannot be read")?;
-                checks::hold(&self.state, hold, located, key)?;
+                checks::hold(&self.state, hold, located, key, &mut self.worst_case)?;
                 self.state.begin(hold, located, key)?;
                 self.balance_of(located.tenant)?.begin(hold);
                 return Ok(());
@@ -244,7 +248,7 @@ impl Tenants {
                 posted
             }
             What::Charged(_) => {
-                let posted = *window.charged(put).ok_or("what it posts is not known")?;
+                let posted = window.charged(put).ok_or("what it posts is not known")?;
                 let tenant = self.state.placed(located.tenant);
                 let tenant = tenant.ok_or("its tenant is not known")?;
                 checks::paid(&self.state, hold, tenant, Money(posted.cost), &[])?;

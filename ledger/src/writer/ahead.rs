@@ -84,7 +84,10 @@ impl Ahead {
         let mut near: [Option<Near<'_>>; AHEAD] = [None; AHEAD];
         for (near, Waiting { command, located }) in near.iter_mut().zip(&self.waiting) {
             *near = match command {
-                Command::Hold(holding, _) => located.zip(Some(Kind::Hold(&holding.request.key))),
+                Command::Hold(holding, _) => {
+                    let key = holding.request.key.as_bytes();
+                    located.zip(Some(Kind::Hold(key)))
+                }
                 Command::Settle(settling, _) => {
                     let hold = settling.settlement.hold;
                     state.located(&hold).zip(Some(Kind::Settled(hold)))
@@ -112,7 +115,10 @@ impl Ahead {
             *sought = names.map(|names| known.seek(names));
             start = end;
         }
-        let words = sought.iter().flatten().map(|sought| known.near(*sought));
+        let words = sought
+            .iter()
+            .flatten()
+            .map(|sought| known.near(sought.hash));
         black_box(words.fold(0, |all, word| all ^ word));
         for (one, sought) in self.waiting.iter_mut().zip(sought) {
             one.located = sought.and_then(|sought| known.found(sought));

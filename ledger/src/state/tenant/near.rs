@@ -29,7 +29,7 @@ impl Tenant {
     }
 
     /// Words of whatever else a hold through `key`, or the end of one, needs.
-    pub(crate) fn near_rest(&self, places: Places, key: Option<&str>) -> u64 {
+    pub(crate) fn near_rest(&self, places: Places, key: Option<&[u8]>) -> u64 {
         let window = self
             .windows
             .first()
