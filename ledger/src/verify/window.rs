@@ -11,7 +11,7 @@ use crate::state::{Amounts, Booked, Located};
 use crate::walk::Read;
 
 /// Records of a window; the frame in which they are reached belongs to it as a whole.
-const RECORDS: usize = 16_384;
+const RECORDS: usize = 32_768;
 /// Bytes of these records, in the same way.
 const BYTES: usize = 8 << 20;
 
