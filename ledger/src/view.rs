@@ -17,7 +17,7 @@ use crate::clock::Micros;
 use crate::entry::Body;
 use crate::index::{Index, Sealed};
 use crate::journal::Position;
-use crate::merkle::{self, Frontier, Hash};
+use crate::merkle::{Frontier, Hash, Leaves};
 use crate::period;
 use crate::query::AsOf;
 use crate::record::{self, Record};
@@ -141,16 +141,21 @@ pub(crate) struct Spent {
 impl Durable {
     /// Hashes the entries.
     pub(crate) fn hash(&mut self) {
+        let (frame, start) = (&self.frame, self.start);
+        let leaf = |item: &Item| {
+            let place = |at: u64| usize::try_from(at.saturating_sub(start)).ok();
+            let (from, length) = (u64::from(item.offset), u64::from(item.bytes));
+            record::leaf(frame.get(place(from)?..place(from + length)?)?)
+        };
+        let mut hashes = Vec::with_capacity(self.items.len());
+        let mut leaves = Leaves::default();
+        for bytes in self.items.iter().filter_map(leaf) {
+            leaves.add(bytes, |hash| hashes.push(hash));
+        }
+        leaves.end(|hash| hashes.push(hash));
+        let mut hashes = hashes.into_iter();
         for item in &mut self.items {
-            let place = |at: u64| usize::try_from(at.saturating_sub(self.start));
-            let (Ok(from), Ok(to)) = (
-                place(item.offset.into()),
-                place(u64::from(item.offset) + u64::from(item.bytes)),
-            ) else {
-                continue;
-            };
-            let bytes = self.frame.get(from..to).unwrap_or_default();
-            item.leaf = record::leaf(bytes).map(merkle::leaf);
+            item.leaf = leaf(item).and_then(|_bytes| hashes.next());
         }
     }
 

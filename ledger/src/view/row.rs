@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::calendar::{DAY_US, MINUTE_US, month_number};
 use crate::clock::Micros;
-use crate::codec;
 use crate::entry::{Body, Settled};
 use crate::money::Money;
 use crate::quantity::{Meter, Quantities};
-use crate::record::{Posting, Whose};
+use crate::record::{Pen, Posting, Whose};
 
 /// Length of a slot. Every zone's offset today is a multiple of it.
 pub(crate) const SLOT_US: i64 = 15 * MINUTE_US;
@@ -135,6 +134,25 @@ impl Sums {
     /// A word of what lies farthest from its beginning.
     pub(crate) fn near(&self) -> u64 {
         u64::from(self.rare.is_some()) ^ u64::from(self.costs[COMMON - 1] == Money::ZERO)
+    }
+
+    /// Writes them as [`StoredSums`] are.
+    fn write(&self, pen: &mut Pen<'_>) {
+        pen.quantities(&self.usage);
+        let overrun = self.rare.as_ref().map(|rare| &rare.overrun);
+        let overrun = overrun.filter(|overrun| !overrun.is_zero());
+        pen.bool(overrun.is_some());
+        if let Some(overrun) = overrun {
+            pen.quantities(overrun);
+        }
+        self.costs.iter().for_each(|cost| pen.money(*cost));
+        match &self.rare {
+            Some(rare) => {
+                rare.costs.iter().for_each(|cost| pen.money(*cost));
+                pen.money(rare.adjusted);
+            }
+            None => pen.bytes(&[0; RARE + 1]),
+        }
     }
 
     fn rare(&self) -> Rare {
@@ -293,8 +311,15 @@ impl Row {
 
     /// Appends the value's bytes.
     pub(crate) fn append(&self, into: &mut Vec<u8>) {
-        into.push(VERSION);
-        codec::append(into, self);
+        let mut pen = Pen::new(into);
+        pen.byte(VERSION);
+        pen.long(self.lsn);
+        pen.count(self.slots.len());
+        for slot in &self.slots {
+            pen.byte(slot.number);
+            slot.sums.write(&mut pen);
+        }
+        pen.end();
     }
 
     /// Reads a value; `None` if it is none of this version.
@@ -377,6 +402,7 @@ pub(crate) fn parse<'a>(tenant: &str, key: &'a [u8]) -> Option<(u32, &'a str, Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
 
     #[test]
     fn sums_of_all_that_there_is_are_stored_in_their_order() {
@@ -403,6 +429,18 @@ mod tests {
             codec::append(&mut wanted, &(all, overrun, costs, Money(adjusted)));
             assert_eq!(bytes, wanted);
             assert_eq!(postcard::from_bytes(&bytes), Ok(sums.clone()));
+            let slots = vec![(200_u8, sums.clone()), (201, sums.clone())];
+            let mut row = Row {
+                lsn: 300,
+                slots: Vec::new(),
+            };
+            for (number, sums) in &slots {
+                row.slot(*number).add(sums);
+            }
+            let (mut bytes, mut wanted) = (vec![0], vec![0, VERSION]);
+            row.append(&mut bytes);
+            codec::append(&mut wanted, &(300_u64, slots));
+            assert_eq!(bytes, wanted);
             let mut twice = sums.clone();
             twice.add(&sums);
             assert_eq!(twice.cost(None), Money(56));
