@@ -286,7 +286,7 @@ impl Config {
 }
 
 /// Numbers that switch something off when they are zero, which nobody can want.
-const BOUNDS_ABOVE_ZERO: [&str; 51] = [
+const BOUNDS_ABOVE_ZERO: [&str; 52] = [
     "server.connections_max",
     "server.backlog",
     "server.body_max_bytes",
@@ -314,6 +314,7 @@ const BOUNDS_ABOVE_ZERO: [&str; 51] = [
     "machine.async_queue_max",
     "sandbox.keep_per_tenant_max",
     "pool.age_s",
+    "pool.template_forks",
     "records.bytes_max",
     "records.segment_bytes",
     "records.index_max",

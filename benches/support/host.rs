@@ -36,11 +36,18 @@ pub(crate) fn stop(mut server: Server, dir: &Path) {
     assert!(tops.is_empty(), "groups outlive the server: {tops:?}");
 }
 
-/// The process that makes the sandboxes: the first that the server has started.
+/// The process that makes the sandboxes: the server's only child.
 pub(crate) fn launcher(server: &Server) -> u32 {
-    let own = server.pid();
-    let pids = server.family().into_iter().map(|(pid, _)| pid);
-    pids.filter(|pid| *pid != own).min().unwrap()
+    let pid = server.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let child = children.split_whitespace().next();
+    child.and_then(|child| child.parse().ok()).unwrap()
+}
+
+/// Has the kernel give up what it keeps of files and groups that are gone until somebody else wants
+/// the memory.
+pub(crate) fn drop_kept() {
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
 }
 
 /// Sandboxes of the server on `dir` that are live now, by their groups.

@@ -77,6 +77,36 @@ fn thousands_of_executions_leave_nothing_and_cost_no_memory() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// Each after some forks, while others still wait for a fork of it.
+#[test]
+fn templates_are_replaced_while_they_are_asked_for_forks() {
+    let Some(world) = World::enter("templates are replaced") else {
+        return;
+    };
+    let dir = server::data_dir();
+    let settings = [
+        ("FAREBOX_LOG__FILTER", "warn"),
+        ("FAREBOX_POOL__TEMPLATE_FORKS", "10"),
+    ];
+    let mut server = Server::start(&world, dir.path(), &settings);
+    let token = server.tenant("acme");
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            let (server, token) = (&server, &token);
+            scope.spawn(move || {
+                (0..12).for_each(|number| run(server, token, number % 9, &mut BTreeMap::new()));
+            });
+        }
+    });
+    let tops = server::sandboxes_of(dir.path());
+    // Before the end: sandboxes that are being made ahead then have no template any more.
+    let log = server.log();
+    assert!(!log.contains("template"), "{log}");
+    assert_eq!(server.stop(), Some(0));
+    let left: Vec<_> = tops.iter().filter(|top| top.exists()).collect();
+    assert!(left.is_empty(), "{left:?}\n{log}");
+}
+
 /// Several at once: the launcher keeps what it makes for each of its slots' first sandboxes.
 fn warm_up(server: &Server, token: &str) {
     std::thread::scope(|scope| {

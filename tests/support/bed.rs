@@ -128,6 +128,7 @@ impl Bed {
             disk_commit_bytes: 4 << 30,
             // It is taken by each run, and there again when nothing is under way.
             disks_ahead: 1,
+            template_forks: 10_000,
             keep_s_max: 600,
         };
         let handle = runtime::spawn(&config).unwrap();

@@ -69,6 +69,7 @@ fn launcher_config(config: &Config) -> LauncherConfig {
             .collect(),
         disk_commit_bytes: config.disk.commit_bytes,
         disks_ahead: config.disk.ahead,
+        template_forks: config.pool.template_forks,
         keep_s_max: config.sandbox.keep_on_failure_s_max,
     }
 }

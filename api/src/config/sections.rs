@@ -108,6 +108,7 @@ pub struct Pool {
     pub age_s: u64,
     pub free_memory_bytes: u64,
     pub templates: bool,
+    pub template_forks: u32,
 }
 
 /// `[sandbox]`

@@ -39,6 +39,9 @@ const OUTBOX_MAX: usize = 64;
 const END_WAIT_US: u64 = 10_000_000;
 /// How long their sweep may take once they were killed, in us.
 const KILL_WAIT_US: u64 = 15_000_000;
+/// How often, and how long apart in ms, it is tried to remove the groups of templates that are gone.
+const GROUP_TRIES: u32 = 100;
+const GROUP_PAUSE_MS: u8 = 10;
 
 /// A launcher that may serve.
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl Launcher {
             slots: Slots::new(&config),
             images: Images::default(),
             userns: HashMap::new(),
-            forks: Templates::new(config.uid_base, forks),
+            forks: Templates::new(config.uid_base, config.template_forks, forks),
             outbox: VecDeque::from([FromLauncher::Up {
                 instance: state.instance.clone(),
                 forks: Templates::are_safe(&home),
@@ -371,6 +374,12 @@ impl Launcher {
             }
             self.reap()?;
             self.sweep();
+        }
+        // Who was on the way from a template to a sandbox ends with the template, or soon after.
+        let mut tries = 1;
+        while !self.forks.tidy(&self.home) && tries < GROUP_TRIES {
+            tries += 1;
+            poll(&mut [], GROUP_PAUSE_MS).during("wait for templates")?;
         }
         Ok(())
     }

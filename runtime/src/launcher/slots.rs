@@ -215,6 +215,7 @@ mod tests {
             }],
             disk_commit_bytes: 200,
             disks_ahead: 4,
+            template_forks: 10_000,
             keep_s_max: 60,
         }
     }

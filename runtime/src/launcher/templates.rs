@@ -42,8 +42,9 @@ use crate::wire::WireLimits;
 
 /// Most templates at one time; the one that was not wanted for longest makes room.
 const TEMPLATES_MAX: usize = 8;
-/// After how many forks one is replaced: they share a hash secret and a layout of memory.
-const FORKS_MAX: u32 = 10_000;
+/// How long one that was replaced may take to end by itself, in us: longer than a shim that knows it
+/// takes to ask for a fork.
+const LEAVE_US: u64 = 60_000_000;
 /// How old one may become, in us.
 const AGE_MAX_US: u64 = 3_600_000_000;
 /// What a template may use; each process that it forks is in the sandbox's group from the start.
@@ -59,6 +60,10 @@ const LIMITS: WireLimits = WireLimits {
 pub(super) struct Templates {
     /// The one that was wanted last is last.
     all: Vec<Template>,
+    /// Those that were replaced, the first one first.
+    leaving: Vec<Leaving>,
+    /// After how many forks one is replaced: they share a hash secret and a layout of memory.
+    forks_max: u32,
     /// User id of the next one, and the last that there is.
     uids: (u32, u32),
     clock: Monotonic,
@@ -79,6 +84,15 @@ struct Template {
     since_us: u64,
 }
 
+/// A template that no new shim is told of. Those that know it may still ask it for a fork.
+#[derive(Debug)]
+struct Leaving {
+    uid: u32,
+    /// `None` once it was reaped: its group is left, while somebody on the way to a sandbox is in it.
+    pid: Option<Pid>,
+    since_us: u64,
+}
+
 /// What a template is started with.
 pub(super) struct Start<'a> {
     pub(super) image: [u8; 32],
@@ -95,10 +109,12 @@ pub(super) struct Start<'a> {
 impl Templates {
     /// None yet. They take user ids from below `uid_base` downwards, as many as there are slots in
     /// a range: none is taken twice.
-    pub(super) fn new(uid_base: u32, filter: Program) -> Templates {
+    pub(super) fn new(uid_base: u32, forks_max: u32, filter: Program) -> Templates {
         let last = uid_base.saturating_sub(crate::oci::RANGE);
         Templates {
             all: Vec::new(),
+            leaving: Vec::new(),
+            forks_max,
             uids: (uid_base.saturating_sub(1), last),
             clock: Monotonic::start(),
             filter,
@@ -128,15 +144,17 @@ impl Templates {
             .iter()
             .position(is_same)
             .map(|at| self.all.remove(at));
-        let is_old = |one: &Template| one.forks >= FORKS_MAX || now_us - one.since_us > AGE_MAX_US;
+        let forks_max = self.forks_max;
+        let is_old = |one: &Template| one.forks >= forks_max || now_us - one.since_us > AGE_MAX_US;
         let one = match found {
             Some(one) if !is_old(&one) => one,
             other => {
                 let is_full = self.all.len() >= TEMPLATES_MAX;
                 let leaves = other.or_else(|| is_full.then(|| self.all.remove(0)));
                 if let Some(one) = leaves {
-                    gone(end(&one, start.home));
+                    gone(self.retire(&one));
                 }
+                self.tidy(start.home);
                 match self.start(start, now_us) {
                     Ok(one) => one,
                     Err(failed) => {
@@ -158,25 +176,69 @@ impl Templates {
 
     /// Takes note of a child that was reaped; answers its user id if it was a template.
     pub(super) fn reaped(&mut self, pid: Pid, home: &Home) -> Option<u32> {
-        let at = self.all.iter().position(|one| one.pid == pid)?;
-        let one = self.all.remove(at);
-        log("launcher", "a template ended by itself");
-        remove_group(&one, home);
-        Some(one.uid)
+        if let Some(at) = self.all.iter().position(|one| one.pid == pid) {
+            log("launcher", "a template ended by itself");
+            let one = self.all.remove(at);
+            self.retire(&one);
+        }
+        let mut leaving = self.leaving.iter_mut();
+        let one = leaving.find(|one| one.pid == Some(pid))?;
+        one.pid = None;
+        let uid = one.uid;
+        self.tidy(home);
+        Some(uid)
     }
 
-    /// Ends the templates of an image; answers their user ids.
+    /// Ends the templates of an image at once; answers their user ids.
     pub(super) fn renew(&mut self, image: [u8; 32], home: &Home) -> Vec<u32> {
         let is_its = |one: &mut Template| one.image == image;
-        let its = self.all.extract_if(.., is_its);
-        its.map(|one| end(&one, home)).collect()
+        let its: Vec<_> = self.all.extract_if(.., is_its).collect();
+        let uids: Vec<_> = its.iter().map(|one| self.retire(one)).collect();
+        let others = self.leaving.iter_mut();
+        others
+            .filter(|one| uids.contains(&one.uid))
+            .for_each(Leaving::end);
+        self.tidy(home);
+        uids
     }
 
-    /// Ends all.
+    /// Ends all. Their groups stay while somebody is in them: see [`Templates::tidy`].
     pub(super) fn end(&mut self, home: &Home) {
-        for one in self.all.drain(..) {
-            end(&one, home);
+        for one in std::mem::take(&mut self.all) {
+            self.retire(&one);
         }
+        self.leaving.iter_mut().for_each(Leaving::end);
+        self.tidy(home);
+    }
+
+    /// Lets a template go, which ends when nobody has its socket any more; answers its user id.
+    fn retire(&mut self, one: &Template) -> u32 {
+        self.leaving.push(Leaving {
+            uid: one.uid,
+            pid: Some(one.pid),
+            since_us: self.clock.now_us(),
+        });
+        one.uid
+    }
+
+    /// Ends those that had time enough to go by themselves, and removes groups that are empty; true
+    /// if none is left.
+    pub(super) fn tidy(&mut self, home: &Home) -> bool {
+        let now_us = self.clock.now_us();
+        let too_many = self.leaving.len().saturating_sub(TEMPLATES_MAX);
+        for (at, one) in self.leaving.iter_mut().enumerate() {
+            let is_late = at < too_many || now_us - one.since_us > LEAVE_US;
+            if is_late && one.pid.is_some() {
+                log(
+                    "launcher",
+                    "a template that was replaced did not end by itself",
+                );
+                one.end();
+            }
+        }
+        self.leaving
+            .retain(|one| one.pid.is_some() || !is_removed(one.uid, home));
+        self.leaving.is_empty()
     }
 
     fn start(&mut self, start: &Start<'_>, now_us: u64) -> Result<Template, Failed> {
@@ -228,24 +290,29 @@ impl Templates {
     }
 }
 
-/// Kills a template and waits until it is gone; answers its user id. What it has forked stays.
-fn end(template: &Template, home: &Home) -> u32 {
-    // Until it is reaped, here, it has its pid.
-    if let Err(errno) = kill(template.pid, Signal::SIGKILL) {
-        log("launcher", &format!("cannot kill a template: {errno}"));
+impl Leaving {
+    /// Kills it, if it is still there, and waits until it is gone. What it has forked stays.
+    fn end(&mut self) {
+        let Some(pid) = self.pid.take() else { return };
+        // Until it is reaped, here, it has its pid.
+        if let Err(errno) = kill(pid, Signal::SIGKILL) {
+            log("launcher", &format!("cannot kill a template: {errno}"));
+        }
+        while waitpid(pid, None) == Err(Errno::EINTR) {}
     }
-    while waitpid(template.pid, None) == Err(Errno::EINTR) {}
-    remove_group(template, home);
-    template.uid
 }
 
-fn remove_group(template: &Template, home: &Home) {
-    if let Err(error) = home.remove(Kin::Templates, &template.uid.to_string()) {
-        // The next start of a launcher removes it.
-        log(
-            "launcher",
-            &format!("cannot remove a template's group: {error}"),
-        );
+/// Removes a template's group; false if somebody is still in it.
+fn is_removed(uid: u32, home: &Home) -> bool {
+    match home.remove(Kin::Templates, &uid.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => false,
+        Err(error) => {
+            // The next start of a launcher removes it.
+            let said = format!("cannot remove a template's group: {error}");
+            log("launcher", &said);
+            true
+        }
+        Ok(()) => true,
     }
 }
 

@@ -37,6 +37,8 @@ pub struct LauncherConfig {
     pub disk_commit_bytes: u64,
     /// Most disks that stand ready for sandboxes that are made later; 0: none.
     pub disks_ahead: usize,
+    /// After how many forks a template of interpreters is replaced; at least 1.
+    pub template_forks: u32,
     /// Longest that the files of a failed run may be kept, in s; their slot and disk stay taken.
     pub keep_s_max: u32,
 }

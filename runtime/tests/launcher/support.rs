@@ -86,6 +86,7 @@ pub(crate) fn config(dir: &Path) -> runtime::LauncherConfig {
         disk_classes: vec![class(SMALL_DISK), class((256 << 20, 20_000))],
         disk_commit_bytes: 2 << 30,
         disks_ahead: 4,
+        template_forks: 10_000,
         keep_s_max: 60,
     }
 }

@@ -120,6 +120,7 @@ fn start(images_dir: &Path, state_dir: &Path) -> (runtime::LauncherHandle, Optio
         disk_classes: disk_classes.clone(),
         disk_commit_bytes: 1 << 30,
         disks_ahead: 4,
+        template_forks: 10_000,
         keep_s_max: 60,
     };
     let handle = runtime::spawn(&config).unwrap();
