@@ -5,7 +5,8 @@
 //! `print(1)`, one for a program that ends badly. Once a minute they rest until nothing is under
 //! way, the kernel drops what it keeps of files and groups that are gone, and it is looked at what
 //! server, launcher and kernel hold. The first sixth fills caches, pools and arenas and judges
-//! nothing; what is kept of runs in memory is bounded so that it is full by then. Needs root and an image store (`FAREBOX_TEST_IMAGES`); nothing else may run.
+//! nothing; what is kept of runs in memory is bounded so that it is full by then. Needs root and an
+//! image store (`FAREBOX_TEST_IMAGES`); nothing else may run.
 //! `cargo bench --bench soak -- [--quick | --minutes N]`, or `sh scripts/bench-runtime.sh soak`.
 
 #![expect(
@@ -116,7 +117,8 @@ fn look(server: &Server, dir: &Path) -> Look {
         same = if now == last { same + 1 } else { 0 };
         last = now;
     }
-    host::drop_kept();
+    // Caches of files and groups that are gone stay until somebody else wants the memory.
+    std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
     let launcher = host::launcher(server);
     let pids = [server.pid(), launcher];
     Look {

@@ -44,12 +44,6 @@ pub(crate) fn launcher(server: &Server) -> u32 {
     child.and_then(|child| child.parse().ok()).unwrap()
 }
 
-/// Has the kernel give up what it keeps of files and groups that are gone until somebody else wants
-/// the memory.
-pub(crate) fn drop_kept() {
-    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
-}
-
 /// Sandboxes of the server on `dir` that are live now, by their groups.
 pub(crate) fn live(dir: &Path) -> usize {
     let Some(top) = sandboxes_of(dir).into_iter().next() else {

@@ -39,7 +39,8 @@ const OUTBOX_MAX: usize = 64;
 const END_WAIT_US: u64 = 10_000_000;
 /// How long their sweep may take once they were killed, in us.
 const KILL_WAIT_US: u64 = 15_000_000;
-/// How often, and how long apart in ms, it is tried to remove the groups of templates that are gone.
+/// How often, and how long apart in ms, it is tried to remove the groups of templates that are
+/// gone.
 const GROUP_TRIES: u32 = 100;
 const GROUP_PAUSE_MS: u8 = 10;
 

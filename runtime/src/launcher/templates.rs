@@ -42,8 +42,8 @@ use crate::wire::WireLimits;
 
 /// Most templates at one time; the one that was not wanted for longest makes room.
 const TEMPLATES_MAX: usize = 8;
-/// How long one that was replaced may take to end by itself, in us: longer than a shim that knows it
-/// takes to ask for a fork.
+/// How long one that was replaced may take to end by itself, in us: longer than a shim that knows
+/// it takes to ask for a fork.
 const LEAVE_US: u64 = 60_000_000;
 /// How old one may become, in us.
 const AGE_MAX_US: u64 = 3_600_000_000;
@@ -88,7 +88,8 @@ struct Template {
 #[derive(Debug)]
 struct Leaving {
     uid: u32,
-    /// `None` once it was reaped: its group is left, while somebody on the way to a sandbox is in it.
+    /// `None` once it was reaped: its group is left, while somebody on the way to a sandbox is in
+    /// it.
     pid: Option<Pid>,
     since_us: u64,
 }
