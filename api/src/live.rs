@@ -99,15 +99,6 @@ pub(crate) struct Chunk {
     pub(crate) bytes: Arc<[u8]>,
 }
 
-impl Inner {
-    fn record(&self) -> Arc<Record> {
-        match &self.phase {
-            Phase::Finished(record) => Arc::clone(record),
-            _ => Arc::new(self.record.clone()),
-        }
-    }
-}
-
 impl Live {
     /// Registers an execution that looks like `record` until it has ended.
     pub(crate) fn begin(&self, id: Id, record: Record, output_max: u64) -> Arc<Flight> {
@@ -257,15 +248,19 @@ impl Flight {
 
     /// What it looks like now.
     pub(crate) fn record(&self) -> Arc<Record> {
-        self.lock().record()
+        let inner = self.lock();
+        match &inner.phase {
+            Phase::Finished(record) => Arc::clone(record),
+            _ => Arc::new(inner.record.clone()),
+        }
     }
 
-    /// Where it is, what it looks like, and the pieces of output from the `from`-th on, all of one
-    /// moment: no output without its start, no end without all output.
-    pub(crate) fn news(&self, from: usize) -> (Phase, Arc<Record>, Vec<Chunk>) {
+    /// Where it is, and the pieces of output from the `from`-th on, of one moment: no end without
+    /// all output. Its record, read after this, has the start of whatever output there is.
+    pub(crate) fn news(&self, from: usize) -> (Phase, Vec<Chunk>) {
         let inner = self.lock();
         let chunks = inner.chunks.get(from..).unwrap_or_default().to_vec();
-        (inner.phase.clone(), inner.record(), chunks)
+        (inner.phase.clone(), chunks)
     }
 
     /// Tells of every change after this call.
@@ -320,6 +315,9 @@ mod tests {
         for n in 0..200 {
             let id = [n; 16];
             let looks = record(id, "acme", "");
+            let mut ended = Record::clone(&looks);
+            ended.started_at = Some("now".to_owned());
+            let ended = Arc::new(ended);
             let flight = Live::default().begin(id, Record::clone(&looks), 1 << 10);
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -328,10 +326,11 @@ mod tests {
                     });
                     flight.output(Stream::Stdout, b"one");
                     flight.output(Stream::Stdout, b"two");
-                    flight.advance(Phase::Finished(Arc::clone(&looks)), |_| {});
+                    flight.advance(Phase::Finished(Arc::clone(&ended)), |_| {});
                 });
                 loop {
-                    let (phase, record, chunks) = flight.news(0);
+                    let (phase, chunks) = flight.news(0);
+                    let record = flight.record();
                     if matches!(phase, Phase::Finished(_)) {
                         assert_eq!(chunks.len(), 2);
                         break;

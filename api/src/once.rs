@@ -100,7 +100,7 @@ async fn follow(
     let mut sent = 0;
     loop {
         changed.mark_unchanged();
-        let (phase, _, chunks) = flight.news(sent);
+        let (phase, chunks) = flight.news(sent);
         for chunk in chunks {
             sent += 1;
             let stream = if chunk.stream == "stdout" {

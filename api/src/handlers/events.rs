@@ -75,10 +75,10 @@ async fn pump(
     let (mut sent, mut started) = (0, false);
     loop {
         changed.mark_unchanged();
-        let (phase, record, chunks) = flight.news(sent);
+        let (phase, chunks) = flight.news(sent);
         let mut events = Vec::new();
         if !started {
-            let begun = started_event(&record);
+            let begun = started_event(&flight.record());
             started = begun.is_some();
             events.extend(begun);
         }
