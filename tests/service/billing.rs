@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http::{self, Answer, Request};
-use crate::server::{self, NONE_AHEAD, Server, sandbox_groups, sandboxes_of};
+use crate::server::{self, NONE_AHEAD, RUNS_ALONE, Server, sandbox_groups, sandboxes_of};
 use crate::world::{World, wait_until};
 
 /// Longest that a sandbox may take to be gone after its answer.
@@ -56,7 +56,7 @@ fn cpu_charged_is_what_the_kernel_counted(test: &str, processes: usize) {
         return;
     };
     let dir = server::data_dir();
-    let mut server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
+    let mut server = Server::start(&world, dir.path(), &RUNS_ALONE);
     let token = server.tenant("acme");
     let body = json!({
         "language": "python",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Request};
-use crate::server::{self, NONE_AHEAD, Server, sandbox_groups};
+use crate::server::{self, RUNS_ALONE, Server, sandbox_groups};
 use crate::world::{World, wait_until};
 
 /// Longest that anything which must happen may take.
@@ -87,7 +87,7 @@ fn what_a_failed_run_left_is_read_by_its_tenant_until_it_is_dropped() {
         return;
     };
     let dir = server::data_dir();
-    let mut server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
+    let mut server = Server::start(&world, dir.path(), &RUNS_ALONE);
     let (acme, other) = (server.tenant("acme"), server.tenant("other"));
     let record = fail(&server, &acme, "result", 600);
     assert!(record["kept_until"].is_string(), "{record}");
@@ -144,7 +144,7 @@ fn kept_files_go_with_time_with_number_and_with_the_server() {
         return;
     };
     let dir = server::data_dir();
-    let mut server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
+    let mut server = Server::start(&world, dir.path(), &RUNS_ALONE);
     let token = server.tenant("acme");
     let short = fail(&server, &token, "short", 1);
     let gone = wait_until(PATIENCE, || {
@@ -173,7 +173,7 @@ fn a_killed_server_leaves_nothing_of_kept_files() {
         return;
     };
     let dir = server::data_dir();
-    let server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
+    let server = Server::start(&world, dir.path(), &RUNS_ALONE);
     let token = server.tenant("acme");
     let record = fail(&server, &token, "result", 600);
     assert_eq!(read(&server, &token, &record).status, 200);
@@ -196,7 +196,7 @@ fn a_killed_server_leaves_nothing_of_kept_files() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
 
-    let mut server = Server::start(&world, dir.path(), &[NONE_AHEAD]);
+    let mut server = Server::start(&world, dir.path(), &RUNS_ALONE);
     let gone = read(&server, &token, &record);
     assert_eq!(
         (gone.status, &gone.body["code"]),

@@ -37,8 +37,12 @@ pub(crate) struct Server {
     pub(crate) admin: String,
 }
 
-/// Without sandboxes made ahead: where groups are counted, or the next start is looked at.
+/// Without sandboxes made ahead: where the next start is looked at.
 pub(crate) const NONE_AHEAD: (&str, &str) = ("FAREBOX_POOL__MAX", "0");
+
+/// Without a sandbox in which a template is tried, either: where groups are counted or looked into,
+/// each is one of a run.
+pub(crate) const RUNS_ALONE: [(&str, &str); 2] = [NONE_AHEAD, ("FAREBOX_POOL__TEMPLATES", "false")];
 
 impl Server {
     /// Starts `farebox serve` on `dir` with `settings` in its environment; waits until it is ready.
