@@ -39,7 +39,7 @@ pub use self::spawn::{LauncherHandle, SpawnError, spawn};
 
 use self::serve::Launcher;
 use self::step::{During, Failed, log};
-use crate::cgroup::{Hierarchies, Home};
+use crate::cgroup::{Hierarchies, Home, Version};
 use crate::disk::Template;
 use crate::host::filter;
 use crate::seccomp;
@@ -137,7 +137,7 @@ fn prepare(server: &OwnedFd) -> Result<Launcher, Failed> {
         let cure = "if it has CONFIG_SECCOMP_FILTER, restart the host";
         Failed::because("load a seccomp filter", format!("{reason}: {cure}"))
     })?;
-    let forks = seccomp::compile_for_templates()
+    let forks = seccomp::compile_for_templates(home.version() == Version::V2)
         .map_err(io::Error::other)
         .during("compile the templates' seccomp filter")?;
     Launcher::new(config, state, home, templates, (filter, forks))

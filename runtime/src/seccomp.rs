@@ -32,12 +32,12 @@ pub(crate) fn compile() -> Result<Program, Error> {
     compile_for(Who::Sandbox)
 }
 
-/// Compiles the list with what a template may do besides.
+/// Compiles the list with what a template may do besides, on cgroup v1 or v2.
 ///
 /// # Errors
 /// As [`compile`].
-pub(crate) fn compile_for_templates() -> Result<Program, Error> {
-    compile_for(Who::Template)
+pub(crate) fn compile_for_templates(is_v2: bool) -> Result<Program, Error> {
+    compile_for(Who::Template { is_v2 })
 }
 
 fn compile_for(who: Who) -> Result<Program, Error> {

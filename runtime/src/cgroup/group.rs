@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::fcntl::AtFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid, fchownat};
 
 use super::hierarchy::{Version, open_file, read_file, write_file};
 use super::{PERIOD_US, parse};
@@ -73,11 +74,27 @@ impl Group {
     }
 
     /// Opens, for each hierarchy, the file through which a process moves itself into the group.
-    pub(crate) fn entrances(&self) -> io::Result<Vec<File>> {
+    pub(crate) fn entrances(&self) -> io::Result<Vec<OwnedFd>> {
         let parts = self.parts.iter();
         parts
-            .map(|part| open_file(part.dir.as_fd(), self.entrance(), true))
+            .map(|part| open_file(part.dir.as_fd(), self.entrance(), true).map(OwnedFd::from))
             .collect()
+    }
+
+    /// Lets the user `uid`, who has a descriptor of the group, fork into it: on v2, where who may
+    /// do that is who may write this file.
+    pub(crate) fn admit(&self, uid: u32) -> io::Result<()> {
+        self.parts.iter().try_for_each(|part| {
+            let dir = Some(part.dir.as_raw_fd());
+            let uid = Some(Uid::from_raw(uid));
+            Ok(fchownat(
+                dir,
+                self.entrance(),
+                uid,
+                None,
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )?)
+        })
     }
 
     fn entrance(&self) -> &'static str {

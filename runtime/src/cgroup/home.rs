@@ -1,8 +1,9 @@
 //! This instance's home in every hierarchy: its groups made, found again and removed.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -319,14 +320,26 @@ fn make_groups(version: Version, root: BorrowedFd<'_>, instance: &str) -> Result
     }
     let home = format!("{TOP}/{instance}");
     let above = [SANDBOXES, TEMPLATES].map(|name| format!("{home}/{name}"));
-    for path in [TOP.to_owned(), home].into_iter().chain(above) {
+    for path in [TOP.to_owned(), home.clone()].into_iter().chain(above) {
         make_dir(root, &path).during(&format!("make the group /{path}"))?;
         if version == Version::V2 {
             delegate(root, &path)?;
         }
     }
+    if version == Version::V2 {
+        lend(root, &home).during(&format!("let templates fork below the group /{home}"))?;
+    }
     let platform = format!("{TOP}/{instance}/{PLATFORM}");
     make_dir(root, &platform).during(&format!("make the group /{platform}"))
+}
+
+/// Lets anyone who may enter a group below `path` do so from another one below it: the kernel asks
+/// for the right to write this file, too. By itself it opens nothing: this group has controllers
+/// for its children, so that no process can be in it, and nobody but root, and a template for one
+/// fork, may enter any of those.
+fn lend(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let file = open_file(root, &format!("{path}/cgroup.procs"), true)?;
+    file.set_permissions(Permissions::from_mode(0o666))
 }
 
 /// Gives the children of a v2 group the controllers.

@@ -28,6 +28,8 @@ use crate::disk;
 pub(crate) const IMAGES: &str = "/images";
 /// The state directory.
 pub(crate) const STATE: &str = "/run";
+/// Where the cgroup v2 tree is.
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 /// Where it can be said how much of a block device may wait to be written.
 pub(crate) const WRITEBACK: &str = "/bdi";
 /// Mount point of a sandbox's image.
@@ -76,7 +78,7 @@ pub(super) fn enter(point: &Path, shown: Shown<'_>) -> Result<(), Failed> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     tmpfs(point, flags, "mode=755,size=1m,nr_inodes=256")?;
     let at = |name: &str| point.join(name.trim_start_matches('/'));
-    let mounted = ["/proc", "/dev", "/sys/fs/cgroup", IMAGES, STATE, WRITEBACK];
+    let mounted = ["/proc", "/dev", CGROUPS, IMAGES, STATE, WRITEBACK];
     for name in mounted
         .into_iter()
         .chain([IMAGE, DISK, crate::oci::ROOT, LIBRARY, TOLD])
@@ -99,8 +101,8 @@ pub(super) fn enter(point: &Path, shown: Shown<'_>) -> Result<(), Failed> {
     )?;
     make_devices(&dev).during("make device nodes")?;
     match shown.cgroup {
-        Some(tree) => show(tree, &at("/sys/fs/cgroup"), 0)?,
-        None => tmpfs(&at("/sys/fs/cgroup"), flags, "mode=755,size=4k,nr_inodes=2")?,
+        Some(tree) => show(tree, &at(CGROUPS), 0)?,
+        None => tmpfs(&at(CGROUPS), flags, "mode=755,size=4k,nr_inodes=2")?,
     }
     show(shown.images, &at(IMAGES), kernel::IMAGE_ATTRIBUTES)?;
     show(

@@ -97,7 +97,6 @@ impl Launcher {
             forks: Templates::new(config.uid_base, config.template_forks, forks),
             outbox: VecDeque::from([FromLauncher::Up {
                 instance: state.instance.clone(),
-                forks: Templates::are_safe(&home),
             }]),
             filter: Rc::new(filter),
             cpu: Cpu::read().during("read /proc/cpuinfo")?,

@@ -122,12 +122,6 @@ impl Templates {
         }
     }
 
-    /// Whether a template can be let into a sandbox's groups without more than that. On cgroup v2
-    /// who may enter one group may move every process of the host into it, or none.
-    pub(super) fn are_safe(home: &Home) -> bool {
-        home.version() == Version::V1
-    }
-
     /// The template of an image, started if there is none that will do; none if it cannot be, which
     /// is logged. `gone` is told the user id of one that had to go.
     pub(super) fn get(
@@ -135,9 +129,6 @@ impl Templates {
         start: &Start<'_>,
         gone: impl FnOnce(u32),
     ) -> Option<ForkFrom<'_>> {
-        if !Templates::are_safe(start.home) {
-            return None;
-        }
         let now_us = self.clock.now_us();
         let is_same = |one: &Template| one.image == start.image && one.env == start.env;
         let found = self
@@ -358,11 +349,15 @@ fn enter_image(start: &Start<'_>) -> Result<(), Failed> {
     let tree = kernel::clone_tree(start.root).during("clone the image's mount")?;
     kernel::set_attributes(tree.as_fd(), kernel::IMAGE_ATTRIBUTES, None)
         .during("make the image read-only")?;
-    let flags = CloneFlags::CLONE_NEWNS
+    let mut flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
+        | CloneFlags::CLONE_NEWUTS;
+    // On v2 nobody forks into a group that is not in their cgroup namespace. It sees no group.
+    flags.set(
+        CloneFlags::CLONE_NEWCGROUP,
+        start.home.version() == Version::V1,
+    );
     unshare(flags).during("make namespaces")?;
     let point = std::ffi::CString::new(ROOT).during("name the image's mount point")?;
     kernel::attach(tree.as_fd(), &point).during("mount the image")?;

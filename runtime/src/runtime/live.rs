@@ -87,8 +87,8 @@ impl Live {
         let launcher =
             Channel::new(socket, FRAME_MAX).map_err(|source| Error::LauncherSocket { source })?;
         let gone = |reason: String| Error::LauncherDown { reason };
-        let (forks, descriptors) = match timeout(UP, launcher.recv::<FromLauncher>()).await {
-            Ok(Ok(Some((FromLauncher::Up { forks, .. }, descriptors)))) => (forks, descriptors),
+        let descriptors = match timeout(UP, launcher.recv::<FromLauncher>()).await {
+            Ok(Ok(Some((FromLauncher::Up { .. }, descriptors)))) => descriptors,
             Ok(Ok(Some((FromLauncher::Unable { step, reason }, _)))) => {
                 return Err(gone(format!("cannot {}: {}", tame(&step), tame(&reason))));
             }
@@ -111,7 +111,7 @@ impl Live {
             child: Mutex::new(Some(child)),
             clock: Monotonic::start(),
             ahead: Ahead::new(options.pool),
-            forks: Forks::new(forks && options.templates),
+            forks: Forks::new(options.templates),
             options: options.clone(),
             state: Mutex::default(),
             shares: Arc::default(),

@@ -19,6 +19,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Template {
     allow: Vec<String>,
+    allow_on_v2: Vec<String>,
     rule: Vec<Rule>,
 }
 
@@ -84,7 +85,10 @@ pub(super) enum Who {
     /// Everyone in a sandbox.
     Sandbox,
     /// A template, until it has become a sandbox's process.
-    Template,
+    Template {
+        /// Whether it forks into groups of cgroup v2.
+        is_v2: bool,
+    },
 }
 
 /// Verdicts by call number; what is not in it is refused.
@@ -93,8 +97,17 @@ pub(super) type Policy = BTreeMap<u32, Verdict>;
 /// Reads the list for this architecture. Names that only the other one has are left out.
 pub(super) fn parse(text: &str, who: Who) -> Result<Policy, String> {
     let mut file: File = toml::from_str(text).map_err(|fault| fault.to_string())?;
-    if who == Who::Template {
-        let Template { allow, rule } = file.template;
+    if let Who::Template { is_v2 } = who {
+        let Template {
+            mut allow,
+            allow_on_v2,
+            rule,
+        } = file.template;
+        if is_v2 {
+            let absent = &mut file.absent.calls;
+            absent.retain(|name| !allow_on_v2.contains(name));
+            allow.extend(allow_on_v2);
+        }
         file.group.push(Group { allow });
         file.rule.extend(rule);
     }
@@ -159,8 +172,19 @@ mod tests {
 
     fn with(rest: &str) -> Result<Policy, String> {
         let head = "[[group]]\nallow = [\"read\"]\n[absent]\ncalls = []\n";
-        let template = "[template]\nallow = [\"setns\"]\nrule = []\n";
+        let template = "[template]\nallow = [\"setns\"]\nallow_on_v2 = []\nrule = []\n";
         parse(&format!("{head}{template}{rest}"), Who::Sandbox)
+    }
+
+    #[test]
+    fn clone3_is_there_for_templates_on_v2_alone() {
+        let list = include_str!("../../../rootfs/seccomp.toml");
+        let number = u32::try_from(libc::SYS_clone3).unwrap();
+        let verdict = |who| parse(list, who).unwrap().remove(&number);
+        assert_eq!(verdict(Who::Sandbox), Some(Verdict::Absent));
+        let template = |is_v2| verdict(Who::Template { is_v2 });
+        assert_eq!(template(false), Some(Verdict::Absent));
+        assert_eq!(template(true), Some(Verdict::Allow));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! template    waits for a request; forks as vfork does, and is stopped until its child is gone
-//!   guide     shares the template's memory: enters the sandbox's groups and namespaces
+//!   guide     shares the template's memory: enters the sandbox's groups, if it was not born in
+//!             them, and namespaces
 //!     step    shares it too, but is in the sandbox's pid namespace
 //!       fork  a copy of the template: an orphan once `step` is gone, and so init's child. Gives
 //!             everything up, and goes on in Python where the template called
@@ -22,7 +23,7 @@ use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::mem::zeroed;
 use core::ptr::{null, null_mut};
 
-use request::{NAMESPACES, Request, VERSION};
+use request::{BY_BIRTH, NAMESPACES, Request, VERSION};
 
 mod request;
 
@@ -38,6 +39,7 @@ const DESCRIPTORS_MAX: usize = FIXED + GROUPS_MAX;
 const CLONE_VM: c_ulong = 0x100;
 const CLONE_VFORK: c_ulong = 0x4000;
 const CLONE_NEWTIME: c_int = 0x80;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const SIGCHLD: c_ulong = 17;
 const WALL: c_int = 0x4000_0000;
 const EINTR: c_int = 4;
@@ -59,6 +61,7 @@ const SECCOMP_SET_MODE_FILTER: c_ulong = 1;
 #[cfg(target_arch = "x86_64")]
 mod call {
     use core::ffi::c_long;
+    pub const CLONE: c_long = 56;
     pub const CAPSET: c_long = 126;
     pub const UNSHARE: c_long = 272;
     pub const SETNS: c_long = 308;
@@ -69,12 +72,32 @@ mod call {
 #[cfg(target_arch = "aarch64")]
 mod call {
     use core::ffi::c_long;
+    pub const CLONE: c_long = 220;
     pub const CAPSET: c_long = 91;
     pub const UNSHARE: c_long = 97;
     pub const SETNS: c_long = 268;
     pub const SECCOMP: c_long = 277;
     pub const RSEQ: c_long = 293;
     pub const CLOSE_RANGE: c_long = 436;
+}
+
+/// The same for both.
+const CALL_CLONE3: c_long = 435;
+
+/// `struct clone_args`.
+#[repr(C)]
+struct Birth {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
 /// `struct rlimit`.
@@ -182,10 +205,13 @@ unsafe extern "C" {
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize;
 
-    /// Below: forks with `flags`, on this very stack. The child calls `child`, and if that returns,
-    /// in a copy of the child, answers what it does; the parent is answered the child's pid.
+    /// Below: forks by the system call `number`, on this very stack. The child calls `child`, and
+    /// if that returns, in a copy of the child, answers what it does; the parent is answered the
+    /// child's pid.
     fn farebox_clone(
-        flags: c_ulong,
+        number: c_long,
+        first: usize,
+        second: usize,
         child: unsafe extern "C" fn(*const Order) -> c_long,
         order: *const Order,
     ) -> c_long;
@@ -202,13 +228,14 @@ global_asm!(
     "push rbx",
     "push r12",
     "push r13",
-    "mov r12, rsi",
-    "mov r13, rdx",
-    "xor esi, esi",
+    "mov r12, rcx",
+    "mov r13, r8",
+    "mov rax, rdi",
+    "mov rdi, rsi",
+    "mov rsi, rdx",
     "xor edx, edx",
     "xor r10d, r10d",
     "xor r8d, r8d",
-    "mov eax, 56",
     "syscall",
     "test rax, rax",
     "jnz 2f",
@@ -228,13 +255,14 @@ global_asm!(
     "farebox_clone:",
     "stp x29, x30, [sp, #-32]!",
     "stp x19, x20, [sp, #16]",
-    "mov x19, x1",
-    "mov x20, x2",
-    "mov x1, xzr",
+    "mov x19, x3",
+    "mov x20, x4",
+    "mov x8, x0",
+    "mov x0, x1",
+    "mov x1, x2",
     "mov x2, xzr",
     "mov x3, xzr",
     "mov x4, xzr",
-    "mov x8, #220",
     "svc #0",
     "cbnz x0, 2f",
     "mov x0, x20",
@@ -311,8 +339,7 @@ unsafe extern "C" fn serve(_module: *mut Object, filter: *mut Object) -> *mut Ob
                 continue;
             }
             PyOS_BeforeFork();
-            let flags = CLONE_VM | CLONE_VFORK | SIGCHLD;
-            let guide = farebox_clone(flags, guide, &raw const order);
+            let guide = bear_guide(&order);
             if guide == 0 {
                 PyOS_AfterFork_Child();
                 become_tenant(&order);
@@ -373,20 +400,54 @@ unsafe fn wait_for(pid: c_int) {
     unsafe { while waitpid(pid, null_mut(), WALL) < 0 && *__errno_location() == EINTR {} }
 }
 
-/// Says on the process's standard error-to-be what cannot be done, and ends.
+/// Says on the process's standard error-to-be what cannot be done.
+unsafe fn say(order: &Order, what: &[u8]) {
+    unsafe { write(order.descriptors[2], what.as_ptr().cast(), what.len()) };
+}
+
+/// Says it, and ends.
 unsafe fn fail(order: &Order, what: &[u8]) -> ! {
     unsafe {
-        write(order.descriptors[2], what.as_ptr().cast(), what.len());
+        say(order, what);
         _exit(1)
     }
+}
+
+/// Forks the guide, where it can be in the sandbox's group from the start; answers as
+/// `farebox_clone` does.
+unsafe fn bear_guide(order: &Order) -> c_long {
+    unsafe {
+        if order.request.way != BY_BIRTH {
+            return bear(guide, order);
+        }
+        let mut birth: Birth = zeroed();
+        birth.flags = u64::from(CLONE_VM | CLONE_VFORK) | CLONE_INTO_CGROUP;
+        birth.exit_signal = u64::from(SIGCHLD);
+        birth.cgroup = order.descriptors[FIXED] as u64;
+        let place = (&raw const birth).addr();
+        let guide = farebox_clone(CALL_CLONE3, place, size_of::<Birth>(), guide, order);
+        if guide < 0 {
+            say(order, b"template: cannot fork into a group\n");
+        }
+        guide
+    }
+}
+
+/// Forks, sharing memory, a process that calls `child`.
+unsafe fn bear(child: unsafe extern "C" fn(*const Order) -> c_long, order: *const Order) -> c_long {
+    let flags = CLONE_VM | CLONE_VFORK | SIGCHLD;
+    unsafe { farebox_clone(call::CLONE, flags as usize, 0, child, order) }
 }
 
 /// The guide: into the groups, into the namespaces, then on.
 unsafe extern "C" fn guide(order: *const Order) -> c_long {
     unsafe {
         let order = &*order;
-        // Files that root has opened, which is what the kernel asks for.
-        for group in &order.descriptors[FIXED..order.count] {
+        let groups = match order.request.way {
+            BY_BIRTH => &[],
+            _ => &order.descriptors[FIXED..order.count],
+        };
+        for group in groups {
             if write(*group, b"0".as_ptr().cast(), 1) != 1 {
                 fail(order, b"template: cannot enter a group\n");
             }
@@ -401,7 +462,7 @@ unsafe extern "C" fn guide(order: *const Order) -> c_long {
                 fail(order, b"template: cannot enter a namespace\n");
             }
         }
-        let step = farebox_clone(CLONE_VM | CLONE_VFORK | SIGCHLD, step, order);
+        let step = bear(step, order);
         if step == 0 {
             return 0;
         }

@@ -122,8 +122,6 @@ pub(crate) enum FromLauncher {
     Up {
         /// Name of this state directory's groups: 12 hex digits.
         instance: String,
-        /// Whether it has templates: not on cgroup v2.
-        forks: bool,
     },
     /// First and only frame: the launcher cannot work, and ends.
     Unable {
