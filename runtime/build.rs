@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 /// What is compiled, and what it includes.
-const SOURCES: [&str; 2] = ["src/template/native.rs", "src/template/request.rs"];
+const SOURCES: [&str; 3] = [
+    "src/template/native.rs",
+    "src/template/foreign.rs",
+    "src/template/request.rs",
+];
 
 fn main() -> ExitCode {
     for source in SOURCES {

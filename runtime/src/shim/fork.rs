@@ -75,7 +75,8 @@ fn entrances(host: &Host<'_>, sandbox: &Sandbox<'_>, uid: u32) -> Result<Vec<Own
 
 /// The group itself, for cgroup v2, where the file that would let the template in would let it move
 /// every process of this instance. It may fork into the group until [`inspect`] takes that back,
-/// and cannot write any file: the group comes as a read-only mount of its own, with nothing above it.
+/// and cannot write any file: the group comes as a read-only mount of its own, with nothing above
+/// it.
 fn birthplace(sandbox: &Sandbox<'_>, uid: u32) -> Result<OwnedFd, Failed> {
     let step = "lend the sandbox's group";
     let path = format!("{CGROUPS}{}", sandbox.expected.group);
