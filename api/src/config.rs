@@ -209,7 +209,8 @@ impl Config {
             put_ms: self.launcher.put_ms,
             end_ms: self.launcher.end_ms,
             pool: runtime::PoolOptions {
-                max: self.pool.max,
+                // Room is left for other kinds: to end one that stands ready takes time.
+                max: self.pool.max.min(self.machine.slots.saturating_mul(3) / 4),
                 min: self.pool.min,
                 age_ms: self.pool.age_s.saturating_mul(1_000),
                 free_memory_bytes: self.pool.free_memory_bytes,

@@ -16,6 +16,8 @@ const KINDS_MAX: usize = 64;
 const WINDOW_US: u64 = 1_000_000;
 /// After how long half of the busiest window is forgotten, in us.
 const HALF_LIFE_US: u64 = 60_000_000;
+/// Most that a crowd leaves to those who have nothing live: they are replaced while it waits.
+const LEFT_MAX: usize = 8;
 /// How long no sandbox of a kind is made ahead after one could not be, in us.
 const BACK_OFF_US: u64 = 5_000_000;
 /// How long none is made ahead when there was no room for one that was asked for, in us.
@@ -181,16 +183,20 @@ impl<T> Pool<T> {
     }
 
     /// The oldest that does for these limits, with those that it was made with; and whether it was
-    /// the last. A quarter of the pool is for those who have nothing live yet: a crowd does not
-    /// empty it.
+    /// the last. A quarter of those that are wanted is for those who have nothing live yet: a crowd
+    /// does not empty the pool.
     pub(super) fn take(
         &mut self,
         kind: Kind,
         limits: &WireLimits,
         has_live: bool,
+        now_us: u64,
     ) -> Option<Taken<T>> {
-        let ready = &mut self.shelves.get_mut(&kind)?.ready;
-        if has_live && ready.len() <= self.options.max / 4 {
+        let least = self.least(kind);
+        let shelf = self.shelves.get_mut(&kind)?;
+        let wanted = shelf.wanted(least, now_us).min(self.options.max);
+        let ready = &mut shelf.ready;
+        if has_live && ready.len() <= left_to_others(wanted) {
             return None;
         }
         let fits = |(_, made, _): &(u64, WireLimits, T)| made.open_files >= limits.open_files;
@@ -205,24 +211,27 @@ impl<T> Pool<T> {
 
     /// The kind with the fewest of those that too few are ready of, so that none takes the room of
     /// all, with what to make it with; it counts as being made until [`Pool::put`] or
-    /// [`Pool::failed`].
-    pub(super) fn next(&mut self, now_us: u64) -> Option<(Kind, Recipe)> {
+    /// [`Pool::failed`]. While a crowd waits for sandboxes of its own, only what it leaves to others
+    /// is made: the rest would make it wait longer.
+    pub(super) fn next(&mut self, now_us: u64, is_crowded: bool) -> Option<(Kind, Recipe)> {
         let all: usize = self.shelves.values().map(Shelf::len).sum();
         if all >= self.options.max {
             return None;
         }
-        let (last, min) = (self.last, self.options.min);
         let lacks = |kind: Kind, shelf: &Shelf<T>| {
-            let least = if last == Some(kind) { min } else { 0 };
-            shelf.not_before_us <= now_us && shelf.len() < shelf.demand.wanted(now_us).max(least)
+            let mut wanted = shelf.wanted(self.least(kind), now_us);
+            if is_crowded {
+                wanted = left_to_others(wanted.min(self.options.max));
+            }
+            shelf.not_before_us <= now_us && shelf.len() < wanted
         };
-        let (kind, shelf) = self
-            .shelves
-            .iter_mut()
-            .filter(|(kind, shelf)| lacks(**kind, shelf))
-            .min_by_key(|(_, shelf)| shelf.len())?;
+        let lacking = self.shelves.iter();
+        let lacking = lacking.filter(|(kind, shelf)| lacks(**kind, shelf));
+        let (kind, _) = lacking.min_by_key(|(_, shelf)| shelf.len())?;
+        let kind = *kind;
+        let shelf = self.shelves.get_mut(&kind)?;
         shelf.making += 1;
-        Some((*kind, shelf.recipe.clone()))
+        Some((kind, shelf.recipe.clone()))
     }
 
     /// One is made.
@@ -248,6 +257,14 @@ impl<T> Pool<T> {
         }
     }
 
+    /// How many of a kind are wanted however long ago it was asked for.
+    fn least(&self, kind: Kind) -> usize {
+        match self.last {
+            Some(last) if last == kind => self.options.min,
+            _ => 0,
+        }
+    }
+
     /// How many are being made.
     pub(super) fn making(&self) -> usize {
         self.shelves.values().map(|shelf| shelf.making).sum()
@@ -260,7 +277,7 @@ impl<T> Pool<T> {
         let (last, min) = (self.last, self.options.min);
         self.shelves.retain(|kind, shelf| {
             let least = if last == Some(*kind) { min } else { 0 };
-            let wanted = shelf.demand.wanted(now_us).max(least);
+            let wanted = shelf.wanted(least, now_us);
             while let Some((since_us, ..)) = shelf.ready.front()
                 && (shelf.ready.len() > wanted || now_us.saturating_sub(*since_us) > age_us)
             {
@@ -299,9 +316,19 @@ impl<T> Pool<T> {
     }
 }
 
+/// How many of those that are wanted a crowd does not get.
+fn left_to_others(wanted: usize) -> usize {
+    (wanted / 4).min(LEFT_MAX)
+}
+
 impl<T> Shelf<T> {
     fn len(&self) -> usize {
         self.ready.len() + self.making
+    }
+
+    /// How many are wanted, `least` at least.
+    fn wanted(&self, least: usize, now_us: u64) -> usize {
+        self.demand.wanted(now_us).max(least)
     }
 }
 
@@ -337,7 +364,7 @@ mod tests {
     /// Makes all that is wanted; how many those were.
     fn fill(pool: &mut Pool<u32>, now_us: u64) -> u32 {
         let mut made = 0;
-        while let Some((kind, recipe)) = pool.next(now_us) {
+        while let Some((kind, recipe)) = pool.next(now_us, false) {
             pool.put(kind, recipe.limits, made, now_us);
             made += 1;
         }
@@ -345,7 +372,7 @@ mod tests {
     }
 
     fn take(pool: &mut Pool<u32>, image: u8, limits: &WireLimits) -> Option<u32> {
-        let taken = pool.take(kind(image), limits, false);
+        let taken = pool.take(kind(image), limits, false, 0);
         taken.map(|taken| taken.sandbox)
     }
 
@@ -401,11 +428,40 @@ mod tests {
         let mut pool = pool(8);
         (0..20).for_each(|at| pool.note(kind(1), &LIMITS, None, at));
         assert_eq!(fill(&mut pool, 20), 8);
-        let mut crowd = || pool.take(kind(1), &LIMITS, true).map(|taken| taken.sandbox);
+        let mut crowd = || {
+            let taken = pool.take(kind(1), &LIMITS, true, 20);
+            taken.map(|taken| taken.sandbox)
+        };
         assert_eq!((0..20).filter_map(|_| crowd()).count(), 6);
         assert_eq!(take(&mut pool, 1, &LIMITS), Some(6));
         assert_eq!(take(&mut pool, 1, &LIMITS), Some(7));
         assert_eq!(take(&mut pool, 1, &LIMITS), None);
+    }
+
+    #[test]
+    fn where_few_are_wanted_few_are_left_to_others() {
+        let mut pool = pool(100);
+        (0..2).for_each(|at| pool.note(kind(1), &LIMITS, None, at));
+        assert_eq!(fill(&mut pool, 2), 3);
+        let mut busy = || pool.take(kind(1), &LIMITS, true, 2).is_some();
+        assert_eq!((0..3).filter(|_| busy()).count(), 3);
+        pool.options.min = 8;
+        assert_eq!(fill(&mut pool, 2), 8);
+        let mut busy = || pool.take(kind(1), &LIMITS, true, 2).is_some();
+        assert_eq!((0..9).filter(|_| busy()).count(), 6);
+    }
+
+    #[test]
+    fn while_a_crowd_waits_only_what_it_leaves_is_made() {
+        let mut pool = pool(8);
+        (0..20).for_each(|at| pool.note(kind(1), &LIMITS, None, at));
+        let mut made = 0;
+        while let Some((kind, recipe)) = pool.next(20, true) {
+            pool.put(kind, recipe.limits, made, 20);
+            made += 1;
+        }
+        assert_eq!(made, 2);
+        assert_eq!(fill(&mut pool, 20), 6);
     }
 
     #[test]
@@ -440,11 +496,11 @@ mod tests {
     fn a_kind_that_cannot_be_made_is_left_alone_for_a_while() {
         let mut pool = pool(9);
         pool.note(kind(1), &LIMITS, None, 0);
-        let (found, _) = pool.next(0).unwrap();
+        let (found, _) = pool.next(0, false).unwrap();
         assert_eq!(pool.making(), 1);
         pool.failed(found, false, 0);
         assert_eq!(fill(&mut pool, BACK_OFF_US - 1), 0);
-        let (found, _) = pool.next(BACK_OFF_US).unwrap();
+        let (found, _) = pool.next(BACK_OFF_US, false).unwrap();
         pool.failed(found, true, BACK_OFF_US);
         assert_eq!(fill(&mut pool, BACK_OFF_US + REST_US - 1), 0);
         assert_eq!(fill(&mut pool, BACK_OFF_US + REST_US), 2);

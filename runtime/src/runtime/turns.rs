@@ -126,6 +126,12 @@ impl Turns {
         })
     }
 
+    /// Whether somebody else than `name` waits.
+    pub(super) fn others_wait(&self, name: &str) -> bool {
+        let state = self.state();
+        state.waiting.iter().any(|waiting| waiting.name != name)
+    }
+
     fn turn(self: &Arc<Turns>, name: String, behind: bool) -> Turn {
         Turn {
             of: Some((Arc::clone(self), name)),
@@ -258,11 +264,13 @@ mod tests {
             async move { drop(turns.take("b", false).await) }
         });
         tokio::task::yield_now().await;
+        assert!(!turns.others_wait("b"));
         let stays = tokio::spawn({
             let turns = Arc::clone(&turns);
             async move { turns.take("c", false).await }
         });
         tokio::task::yield_now().await;
+        assert!(turns.others_wait("b"));
         gone.abort();
         assert!(gone.await.is_err());
         drop(first);

@@ -76,7 +76,8 @@ impl Live {
     ) -> Option<LiveSandbox> {
         loop {
             let has_live = self.shares.has(&spec.owner);
-            let taken = self.ahead.pool().take(kind, limits, has_live);
+            let now_us = self.clock.now_us();
+            let taken = self.ahead.pool().take(kind, limits, has_live, now_us);
             // While others are ready, none is made until this one's run is over: it would be in its
             // way.
             if taken.as_ref().is_none_or(|taken| taken.is_last) {
@@ -229,7 +230,11 @@ impl Live {
     /// Begins to make whatever is wanted.
     fn make_all_ahead(self: &Arc<Live>) {
         loop {
-            let next = self.ahead.pool().next(self.clock.now_us());
+            let now_us = self.clock.now_us();
+            let next = self
+                .ahead
+                .pool()
+                .next(now_us, self.turns.others_wait(NOBODY));
             let Some((kind, recipe)) = next else { return };
             tokio::spawn(Arc::clone(self).make_ahead(kind, recipe));
         }
