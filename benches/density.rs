@@ -61,8 +61,8 @@ const REST: Duration = Duration::from_millis(100);
 /// Live sandboxes beside those that sleep: claims, and what is made ahead.
 const OTHERS: usize = 64;
 
-/// Bytes that each may take without sharing memory with a template.
-const EACH_MAX: f64 = 6.0 * 1024.0 * 1024.0;
+/// Bytes that each may take, forked from a template.
+const EACH_MAX: f64 = 2.5 * 1024.0 * 1024.0;
 /// What the median of a claim at the last step may be of that at the first.
 const CLAIM_MAX: f64 = 1.2;
 const LIVE_MIN: f64 = 1000.0;
@@ -113,6 +113,9 @@ fn main() {
         ("FAREBOX_LOG__FILTER", "warn"),
         ("FAREBOX_MACHINE__SLOTS", slots.as_str()),
         ("FAREBOX_DISK__COMMIT_BYTES", disks.as_str()),
+        // Few beside those that are counted.
+        ("FAREBOX_POOL__MAX", "8"),
+        ("FAREBOX_POOL__MIN", "0"),
     ];
     let server = Server::start(&world, dir.path(), &settings);
     let tokens = ["sleeper", "bench"].map(|name| server.tenant(name));
