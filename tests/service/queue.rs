@@ -39,7 +39,7 @@ fn who_has_waited_for_a_slot_gets_a_sandbox_though_the_last_is_still_being_clear
                         ..Request::default()
                     };
                     let answer = http::send(address, &request).unwrap();
-                    assert_eq!(answer.status, 200, "{}", answer.body);
+                    assert_eq!(answer.status, 200, "{}\n{}", answer.body, server.log());
                     assert_eq!(answer.body["stdout"], "42\n");
                 });
             }

@@ -47,7 +47,6 @@ impl Live {
         let kind = self.claimable(spec, &make)?;
         let sandbox = self.claim(spec, kind, &make.limits).await?;
         self.note_asked(spec, kind, &make.limits);
-        self.expect_end(sandbox.id());
         Some(sandbox)
     }
 

@@ -76,8 +76,15 @@ impl Live {
     ) -> Option<LiveSandbox> {
         loop {
             let has_live = self.shares.has(&spec.owner);
-            let now_us = self.clock.now_us();
-            let taken = self.ahead.pool().take(kind, limits, has_live, now_us);
+            let taken = {
+                let mut pool = self.ahead.pool();
+                let taken = pool.take(kind, limits, has_live, self.clock.now_us());
+                // Before the pool is let go: who finds it empty must see that a slot may come free.
+                taken
+                    .iter()
+                    .for_each(|taken| self.expect_end(taken.sandbox.id));
+                taken
+            };
             // While others are ready, none is made until this one's run is over: it would be in its
             // way.
             if taken.as_ref().is_none_or(|taken| taken.is_last) {
@@ -171,7 +178,10 @@ impl Live {
             let (spare, making) = {
                 let mut pool = self.ahead.pool();
                 pool.rest(self.clock.now_us());
-                (pool.spare(), pool.making())
+                let spare = pool.spare();
+                // As in `claim`.
+                spare.iter().for_each(|made| self.expect_end(made.id));
+                (spare, pool.making())
             };
             match spare {
                 Some(made) => {
@@ -212,7 +222,12 @@ impl Live {
     /// Keeps as many ready as are wanted, until the launcher is gone.
     pub(super) async fn tend(self: Arc<Live>) {
         while self.healthy() {
-            let surplus = self.ahead.pool().surplus(self.clock.now_us());
+            let surplus = {
+                let mut pool = self.ahead.pool();
+                let surplus = pool.surplus(self.clock.now_us());
+                surplus.iter().for_each(|made| self.expect_end(made.id));
+                surplus
+            };
             for made in surplus {
                 self.end_idle(made).await;
             }
