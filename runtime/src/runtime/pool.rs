@@ -37,6 +37,14 @@ pub struct PoolOptions {
     pub free_memory_bytes: u64,
 }
 
+impl PoolOptions {
+    /// How many are wanted of a kind.
+    fn wanted(&self, demand: &Demand, is_last: bool, now_us: u64) -> usize {
+        let least = if is_last { self.min } else { 0 };
+        demand.wanted(now_us).max(least).min(self.max)
+    }
+}
+
 /// What cannot be changed once a sandbox is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
@@ -192,9 +200,9 @@ impl<T> Pool<T> {
         has_live: bool,
         now_us: u64,
     ) -> Option<Taken<T>> {
-        let least = self.least(kind);
+        let is_last = self.last == Some(kind);
         let shelf = self.shelves.get_mut(&kind)?;
-        let wanted = shelf.wanted(least, now_us).min(self.options.max);
+        let wanted = self.options.wanted(&shelf.demand, is_last, now_us);
         let ready = &mut shelf.ready;
         if has_live && ready.len() <= left_to_others(wanted) {
             return None;
@@ -218,20 +226,23 @@ impl<T> Pool<T> {
         if all >= self.options.max {
             return None;
         }
+        let (options, last) = (self.options, self.last);
         let lacks = |kind: Kind, shelf: &Shelf<T>| {
-            let mut wanted = shelf.wanted(self.least(kind), now_us);
-            if is_crowded {
-                wanted = left_to_others(wanted.min(self.options.max));
-            }
+            let wanted = options.wanted(&shelf.demand, last == Some(kind), now_us);
+            let wanted = if is_crowded {
+                left_to_others(wanted)
+            } else {
+                wanted
+            };
             shelf.not_before_us <= now_us && shelf.len() < wanted
         };
-        let lacking = self.shelves.iter();
-        let lacking = lacking.filter(|(kind, shelf)| lacks(**kind, shelf));
-        let (kind, _) = lacking.min_by_key(|(_, shelf)| shelf.len())?;
-        let kind = *kind;
-        let shelf = self.shelves.get_mut(&kind)?;
+        let (kind, shelf) = self
+            .shelves
+            .iter_mut()
+            .filter(|(kind, shelf)| lacks(**kind, shelf))
+            .min_by_key(|(_, shelf)| shelf.len())?;
         shelf.making += 1;
-        Some((kind, shelf.recipe.clone()))
+        Some((*kind, shelf.recipe.clone()))
     }
 
     /// One is made.
@@ -257,14 +268,6 @@ impl<T> Pool<T> {
         }
     }
 
-    /// How many of a kind are wanted however long ago it was asked for.
-    fn least(&self, kind: Kind) -> usize {
-        match self.last {
-            Some(last) if last == kind => self.options.min,
-            _ => 0,
-        }
-    }
-
     /// How many are being made.
     pub(super) fn making(&self) -> usize {
         self.shelves.values().map(|shelf| shelf.making).sum()
@@ -274,10 +277,9 @@ impl<T> Pool<T> {
     pub(super) fn surplus(&mut self, now_us: u64) -> Vec<T> {
         let age_us = self.options.age_ms.saturating_mul(1000);
         let mut out = Vec::new();
-        let (last, min) = (self.last, self.options.min);
+        let (options, last) = (self.options, self.last);
         self.shelves.retain(|kind, shelf| {
-            let least = if last == Some(*kind) { min } else { 0 };
-            let wanted = shelf.wanted(least, now_us);
+            let wanted = options.wanted(&shelf.demand, last == Some(*kind), now_us);
             while let Some((since_us, ..)) = shelf.ready.front()
                 && (shelf.ready.len() > wanted || now_us.saturating_sub(*since_us) > age_us)
             {
@@ -324,11 +326,6 @@ fn left_to_others(wanted: usize) -> usize {
 impl<T> Shelf<T> {
     fn len(&self) -> usize {
         self.ready.len() + self.making
-    }
-
-    /// How many are wanted, `least` at least.
-    fn wanted(&self, least: usize, now_us: u64) -> usize {
-        self.demand.wanted(now_us).max(least)
     }
 }
 

@@ -245,11 +245,8 @@ impl Live {
     /// Begins to make whatever is wanted.
     fn make_all_ahead(self: &Arc<Live>) {
         loop {
-            let now_us = self.clock.now_us();
-            let next = self
-                .ahead
-                .pool()
-                .next(now_us, self.turns.others_wait(NOBODY));
+            let is_crowded = self.turns.others_wait(NOBODY);
+            let next = self.ahead.pool().next(self.clock.now_us(), is_crowded);
             let Some((kind, recipe)) = next else { return };
             tokio::spawn(Arc::clone(self).make_ahead(kind, recipe));
         }
