@@ -39,10 +39,6 @@ const OUTBOX_MAX: usize = 64;
 const END_WAIT_US: u64 = 10_000_000;
 /// How long their sweep may take once they were killed, in us.
 const KILL_WAIT_US: u64 = 15_000_000;
-/// How often, and how long apart in ms, it is tried to remove the groups of templates that are
-/// gone.
-const GROUP_TRIES: u32 = 100;
-const GROUP_PAUSE_MS: u8 = 10;
 
 /// A launcher that may serve.
 #[derive(Debug)]
@@ -375,13 +371,8 @@ impl Launcher {
             self.reap()?;
             self.sweep();
         }
-        // Who was on the way from a template to a sandbox ends with the template, or soon after.
-        let mut tries = 1;
-        while !self.forks.tidy(&self.home) && tries < GROUP_TRIES {
-            tries += 1;
-            poll(&mut [], GROUP_PAUSE_MS).during("wait for templates")?;
-        }
-        Ok(())
+        // Somebody may still be on the way from a template to a sandbox that is gone.
+        sweep::templates(&self.home, &Monotonic::start()).during("remove the templates' groups")
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cgroup::{Home, Kin, Meter, Reading};
 use crate::clock::Monotonic;
 use crate::wire::{Ended, EndedBy, FinalRecord, Id};
 
-/// How long the groups of an earlier launcher may take to empty, in us.
+/// How long groups that were left may take to empty, in us.
 const BOOT_WAIT_US: u64 = 10_000_000;
 /// How long to wait before a group that is not empty is looked at again, in ms.
 pub(super) const RETRY_MS: u8 = 5;
@@ -65,7 +65,7 @@ pub(super) fn attempt(home: &Home, sandbox: Id, finals: Finals<'_>) -> io::Resul
 /// lock, which says that no other launcher of this instance lives.
 pub(super) fn boot(home: &Home, finals: Finals<'_>) -> Result<(), Failed> {
     let clock = Monotonic::start();
-    boot_templates(home, &clock).during("sweep templates that were left behind")?;
+    templates(home, &clock).during("sweep templates that were left behind")?;
     for name in home
         .names(Kin::Sandboxes)
         .during("list groups that were left behind")?
@@ -88,8 +88,8 @@ pub(super) fn boot(home: &Home, finals: Finals<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Takes down the templates of an earlier launcher, which have ended with it.
-fn boot_templates(home: &Home, clock: &Monotonic) -> io::Result<()> {
+/// Takes down what is left of templates that have ended, whichever launcher's they were.
+pub(super) fn templates(home: &Home, clock: &Monotonic) -> io::Result<()> {
     for name in home.names(Kin::Templates)? {
         loop {
             home.open(Kin::Templates, &name)?.kill()?;

@@ -194,7 +194,7 @@ impl Templates {
         uids
     }
 
-    /// Ends all. Their groups stay while somebody is in them: see [`Templates::tidy`].
+    /// Ends all. Their groups stay while somebody is in them: see [`super::sweep::templates`].
     pub(super) fn end(&mut self, home: &Home) {
         for one in std::mem::take(&mut self.all) {
             self.retire(&one);
@@ -213,9 +213,8 @@ impl Templates {
         one.uid
     }
 
-    /// Ends those that had time enough to go by themselves, and removes groups that are empty; true
-    /// if none is left.
-    pub(super) fn tidy(&mut self, home: &Home) -> bool {
+    /// Ends those that had time enough to go by themselves, and removes groups that are empty.
+    fn tidy(&mut self, home: &Home) {
         let now_us = self.clock.now_us();
         let too_many = self.leaving.len().saturating_sub(TEMPLATES_MAX);
         for (at, one) in self.leaving.iter_mut().enumerate() {
@@ -230,7 +229,6 @@ impl Templates {
         }
         self.leaving
             .retain(|one| one.pid.is_some() || !is_removed(one.uid, home));
-        self.leaving.is_empty()
     }
 
     fn start(&mut self, start: &Start<'_>, now_us: u64) -> Result<Template, Failed> {
