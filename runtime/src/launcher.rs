@@ -14,6 +14,7 @@ pub(crate) mod cpus;
 mod disks;
 mod images;
 pub(crate) mod kernel;
+pub(crate) mod networks;
 pub(crate) mod root;
 mod serve;
 pub(crate) mod slots;

@@ -60,6 +60,8 @@ pub(crate) struct Posture<'a> {
     pub(crate) disk: DiskClass,
     /// What it may reach.
     pub(crate) network: WireNetwork,
+    /// Descriptor of the network namespace that it enters; one is made if there is none.
+    pub(crate) netns: Option<RawFd>,
     /// Descriptor of the user namespace that it enters; one is made if there is none.
     pub(crate) userns: Option<RawFd>,
 }
@@ -68,15 +70,19 @@ pub(crate) struct Posture<'a> {
 pub(crate) fn config(posture: &Posture<'_>) -> Value {
     let WireNetwork::None = posture.network;
     let mapping = json!([{"containerID": 0, "hostID": posture.uid_first, "size": RANGE}]);
-    let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network", "cgroup"]
+    let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "cgroup"]
         .into_iter()
         .map(|kind| json!({"type": kind}))
         .collect();
-    namespaces.push(match posture.userns {
-        // By the number that it has in the shim, and so in the process that opens it.
-        Some(fd) => json!({"type": "user", "path": format!("/proc/self/fd/{fd}")}),
-        None => json!({"type": "user"}),
-    });
+    namespaces.extend([("network", posture.netns), ("user", posture.userns)].map(
+        |(kind, entered)| {
+            match entered {
+                // By the number that it has in the shim, and so in the process that opens it.
+                Some(fd) => json!({"type": kind, "path": format!("/proc/self/fd/{fd}")}),
+                None => json!({"type": kind}),
+            }
+        },
+    ));
     json!({
         "ociVersion": "1.0.2",
         "root": {"path": ROOT, "readonly": false},
@@ -165,6 +171,7 @@ mod tests {
                 inodes: 20_000,
             },
             network: WireNetwork::None,
+            netns: None,
             userns: None,
         })
     }

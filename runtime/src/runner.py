@@ -1,7 +1,7 @@
 # Waits in a sandbox that was made ahead for the one program that it will run, as `python3 main.py`
 # would. Until then nothing of any tenant's is here.
 #
-# It says READY when it could run one. On standard input comes LOAD, perhaps: nobody has wanted it
+# It says READY when it could run one. On standard input comes PREPARE, perhaps: nobody has wanted it
 # for a while. Then it loads what most programs import, one module after the other, until it has or
 # HURRY comes, and says READY once more. Then comes the order, and behind it the program's own
 # standard input. The order is a byte, a length (4 bytes, little endian), and so many bytes of
@@ -9,7 +9,7 @@
 # of arguments, the arguments, then names and values of the environment, with NUL between.
 #
 # A template has loaded all of that, and what waits is a fork of it: it says its process id with
-# READY, as 4 bytes.
+# READY, as 4 bytes. Told to prepare, it goes through a whole run that does nothing.
 #
 # What it needs itself is in every interpreter that has started: nothing is loaded for it.
 import _frozen_importlib_external
@@ -25,7 +25,7 @@ import time
 
 READY = b"\x06"
 HURRY = b"\x01"
-LOAD = b"\x03"
+PREPARE = b"\x03"
 
 # What most programs import, what is wanted most first.
 LIBRARY = (
@@ -94,7 +94,6 @@ def template(native, filter):
     # What differs between forks.
     if "random" in sys.modules:
         sys.modules["random"].seed()
-    rehearse_all()
     return pid.to_bytes(4, "little")
 
 
@@ -111,8 +110,12 @@ def exactly(count):
 def receive(pid):
     os.write(1, READY + pid)
     said = exactly(1)
-    if said == LOAD:
-        load()
+    if said == PREPARE:
+        if pid:
+            rehearse_all()
+            gc.freeze()
+        else:
+            load()
         os.write(1, READY)
         said = exactly(1)
     if said == HURRY:

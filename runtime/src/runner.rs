@@ -9,11 +9,12 @@ use crate::template::{DIRECTORY, FILTER_NAME, NATIVE_NAME};
 use crate::wire::Start;
 
 /// Written to its standard output when it could run a program, and again when it can after
-/// [`LOAD`].
+/// [`PREPARE`].
 const READY: u8 = 6;
 
-/// Has it load what most programs import, one module after the other.
-const LOAD: u8 = 3;
+/// Has it do what a run would have to do otherwise: a fork goes through a run that does nothing,
+/// another loads what most programs import, one module after the other.
+const PREPARE: u8 = 3;
 
 /// Has it stop that.
 const HURRY: u8 = 1;
@@ -78,9 +79,9 @@ pub(crate) struct Waiting {
     pipes: Pipes,
     /// The limit that it was started with.
     open_files: u32,
-    /// It has been told to load.
-    loads: AtomicBool,
-    /// Has loaded everything already.
+    /// It has been told to prepare.
+    prepares: AtomicBool,
+    /// It was forked from a template, which has loaded everything already.
     pub(crate) is_fork: bool,
 }
 
@@ -91,7 +92,7 @@ impl Waiting {
         (said == Some(READY)).then_some(Waiting {
             pipes,
             open_files,
-            loads: AtomicBool::new(false),
+            prepares: AtomicBool::new(false),
             is_fork: false,
         })
     }
@@ -113,22 +114,22 @@ impl Waiting {
         let waiting = Waiting {
             pipes,
             open_files,
-            loads: AtomicBool::new(false),
+            prepares: AtomicBool::new(false),
             is_fork: true,
         };
         Ok((waiting, u32::from_le_bytes(pid)))
     }
 
-    /// Has it load what most programs import. To be called once.
-    pub(crate) fn load(&self) {
+    /// Has it make its run shorter, as nobody has wanted it so far. To be called once.
+    pub(crate) fn prepare(&self) {
         // One that has ended is found out when it is wanted.
-        self.loads
-            .store(self.pipes.say(LOAD).is_ok(), Ordering::Relaxed);
+        self.prepares
+            .store(self.pipes.say(PREPARE).is_ok(), Ordering::Relaxed);
     }
 
     /// Has it do nothing any more but wait; false if it has ended. To be called once.
     pub(crate) async fn hurry(&self) -> bool {
-        if !self.loads.load(Ordering::Relaxed) {
+        if !self.prepares.load(Ordering::Relaxed) {
             return true;
         }
         let said = match self.pipes.byte_there() {

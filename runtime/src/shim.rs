@@ -20,6 +20,7 @@ mod deadline;
 mod fork;
 mod keep;
 mod mounts;
+mod network;
 mod watch;
 
 use std::cell::Cell;
@@ -102,6 +103,10 @@ pub(crate) struct Job<'a> {
     pub(crate) cpus: &'a [usize],
     /// What it may reach.
     pub(crate) network: WireNetwork,
+    /// Its network namespace, if one was made ahead: only where `userns` is entered, which owns it.
+    pub(crate) network_ahead: Option<OwnedFd>,
+    /// Where one for the next sandbox of the slot is handed over, if it is wanted.
+    pub(crate) networks: Option<&'a OwnedFd>,
     /// Its image's template, which owns `userns` then.
     pub(crate) fork_from: Option<ForkFrom<'a>>,
 }
@@ -119,8 +124,11 @@ impl Job<'_> {
     /// The descriptors of it that are needed once its file systems are mounted.
     fn descriptors(&self) -> Vec<RawFd> {
         let template = self.fork_from.map(|template| template.socket.as_raw_fd());
+        let ahead = self.network_ahead.as_ref().map(AsRawFd::as_raw_fd);
         template
             .into_iter()
+            .chain(ahead)
+            .chain(self.networks.map(AsRawFd::as_raw_fd))
             .chain([self.userns.as_raw_fd()])
             .collect()
     }
@@ -139,7 +147,13 @@ pub(crate) struct Sockets {
 pub(crate) fn run(host: &Host<'_>, job: &Job<'_>, sockets: Sockets) -> u8 {
     let server = sockets.server;
     match make(host, job, &server, sockets.init) {
-        Ok(sandbox) => watch::run(host, &sandbox),
+        Ok(sandbox) => {
+            let code = watch::run(host, &sandbox);
+            if code == 0 {
+                network::make_next(job);
+            }
+            code
+        }
         Err(failed) => {
             log(&job.name, &failed.to_string());
             let frame = told_failed(&failed);
@@ -183,6 +197,7 @@ fn make<'a>(
         limits: &job.limits,
         disk: job.disk,
         network: job.network,
+        netns: job.network_ahead.as_ref().map(AsRawFd::as_raw_fd),
         userns: job.fork_from.map(|_| job.userns.as_raw_fd()),
     });
     let handles = Handles::open(&group).during("open the group's limits")?;
@@ -206,6 +221,9 @@ fn make<'a>(
     alarm::set(MAKE_SECONDS);
     let created = container::create(host, (&group, &platform), &config, init)?;
     group.limit(&job.limits)?;
+    if job.network_ahead.is_none() {
+        network::bring_up(created.init()?).during("bring the loopback up")?;
+    }
     let init = created.start()?;
     cpus::pin(init, job.cpus).during("give init its CPUs")?;
     alarm::cancel();

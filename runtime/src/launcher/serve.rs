@@ -18,6 +18,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::disks::Disks;
 use super::images::Images;
+use super::networks::Networks;
 use super::slots::{Admission, Slots};
 use super::state::State;
 use super::step::{During, Failed, log};
@@ -30,7 +31,8 @@ use crate::seccomp::Program;
 use crate::shim::{self, Host, Job, Sockets};
 use crate::truth::Cpu;
 use crate::wire::{
-    self, FRAME_MAX, FromLauncher, Id, LauncherConfig, Make, Refusal, ToLauncher, WireError,
+    self, DiskClass, FRAME_MAX, FromLauncher, Id, LauncherConfig, Make, Refusal, ToLauncher,
+    WireError,
 };
 
 /// Answers that wait for the server to read them; with more, no request is taken.
@@ -56,6 +58,7 @@ pub(super) struct Launcher {
     images: Images,
     /// By slot and owner.
     userns: Owned,
+    networks: Networks,
     forks: Templates,
     slots: Slots,
     signals: SignalFd,
@@ -90,6 +93,7 @@ impl Launcher {
             slots: Slots::new(&config),
             images: Images::default(),
             userns: HashMap::new(),
+            networks: Networks::new()?,
             forks: Templates::new(config.uid_base, config.template_forks, forks),
             outbox: VecDeque::from([FromLauncher::Up {
                 instance: state.instance.clone(),
@@ -172,7 +176,7 @@ impl Launcher {
             }
             Ok(Some((ToLauncher::Renew(image), _))) => {
                 for uid in self.forks.renew(image, &self.home) {
-                    forget_owner(&mut self.userns, uid);
+                    forget_owner(&mut self.userns, &mut self.networks, uid);
                 }
                 Ok(true)
             }
@@ -198,13 +202,7 @@ impl Launcher {
         let allowed = cpus::allowed()
             .map_err(|error| host(format!("cannot tell the machine's CPUs: {error}")))?;
         let admission = self.slots.admit(make, &self.config, &allowed)?;
-        let class = usize::from(make.disk_class);
-        let disk = self.config.disk_classes.get(class);
-        let (disk, template) =
-            disk.zip(self.templates.get(class))
-                .ok_or_else(|| Refusal::Limit {
-                    name: "disk_class".to_owned(),
-                })?;
+        let (disk, template) = disk_of(make.disk_class, &self.config, &self.templates)?;
         let image = self.images.of(self.store.as_fd(), make.image)?;
         let start = image.zip(make.template.as_ref());
         let start = start.map(|((image, root), env)| Start {
@@ -216,8 +214,9 @@ impl Launcher {
             open_files: self.config.maxima.open_files,
         });
         let fork_from = start.and_then(|start| {
-            self.forks
-                .get(&start, |uid| forget_owner(&mut self.userns, uid))
+            self.forks.get(&start, |uid| {
+                forget_owner(&mut self.userns, &mut self.networks, uid);
+            })
         });
         let owner = fork_from.map_or(0, |one| one.uid);
         let userns = namespace(&mut self.userns, &admission, owner)
@@ -239,6 +238,8 @@ impl Launcher {
             behind: make.behind,
             cpus: &admission.cpus,
             network: make.network,
+            network_ahead: self.networks.take(admission.index, owner),
+            networks: self.networks.wanted(),
             fork_from,
         };
         let host_side = Host {
@@ -276,8 +277,10 @@ impl Launcher {
             };
             self.disks.reaped(pid);
             if let Some(uid) = self.forks.reaped(pid, &self.home) {
-                forget_owner(&mut self.userns, uid);
+                forget_owner(&mut self.userns, &mut self.networks, uid);
             }
+            // Before the shim's slot is another's.
+            self.networks.receive(|sandbox| self.slots.index(sandbox));
             if let Some(sandbox) = self.slots.shim_ended(pid) {
                 if is_clean {
                     self.gone(sandbox);
@@ -387,6 +390,19 @@ fn sockets(descriptors: Vec<OwnedFd>) -> Result<Sockets, String> {
     Ok(Sockets { server, init })
 }
 
+/// The size of a class of disks, and its template.
+fn disk_of<'a>(
+    class: u8,
+    config: &'a LauncherConfig,
+    templates: &'a [Template],
+) -> Result<(&'a DiskClass, &'a Template), Refusal> {
+    let class = usize::from(class);
+    let found = config.disk_classes.get(class).zip(templates.get(class));
+    found.ok_or_else(|| Refusal::Limit {
+        name: "disk_class".to_owned(),
+    })
+}
+
 /// The user namespaces of slots, by slot and owner.
 type Owned = HashMap<(u32, u32), OwnedFd>;
 
@@ -403,7 +419,8 @@ fn namespace<'a>(
     }
 }
 
-/// Drops the user namespaces of slots that belonged to a template.
-fn forget_owner(made: &mut Owned, uid: u32) {
+/// Drops the namespaces of slots that belonged to a template.
+fn forget_owner(made: &mut Owned, networks: &mut Networks, uid: u32) {
     made.retain(|(_slot, owner), _| *owner != uid);
+    networks.forget_owner(uid);
 }

@@ -113,6 +113,11 @@ impl Slots {
         }
     }
 
+    /// The slot of a live sandbox.
+    pub(super) fn index(&self, sandbox: &Id) -> Option<u32> {
+        self.live.get(sandbox).map(|slot| slot.index)
+    }
+
     /// Notes that a process has ended; answers the sandbox whose shim it was.
     pub(super) fn shim_ended(&mut self, pid: Pid) -> Option<Id> {
         let (sandbox, slot) = self

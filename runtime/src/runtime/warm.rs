@@ -33,6 +33,10 @@ const AFTER: Duration = Duration::from_millis(2);
 /// kept ready, few get as old. One that is wanted while it loads makes who wants it wait.
 const LOAD_AFTER: Duration = Duration::from_secs(1);
 
+/// The same for a fork, which has loaded everything and goes through a run that does nothing: that
+/// takes as much of the CPUs as it saves, and a quarter of what forking does.
+const REHEARSE_AFTER: Duration = Duration::from_millis(20);
+
 /// CPU weight while one is made ahead: a tenth of a tenant's.
 const WEIGHT_AHEAD: u32 = WEIGHT / 10;
 
@@ -285,9 +289,11 @@ impl Live {
         match made {
             Ok(made) if self.healthy() => {
                 let id = made.id;
+                let is_fork = made.waiting.as_ref().map(|waiting| waiting.is_fork);
                 self.ahead.pool().put(kind, limits, made, now_us);
-                if kind.interpreter {
-                    tokio::spawn(Arc::clone(&self).load(id));
+                if let Some(is_fork) = is_fork {
+                    let after = if is_fork { REHEARSE_AFTER } else { LOAD_AFTER };
+                    tokio::spawn(Arc::clone(&self).prepare(id, after));
                 }
             }
             Ok(_too_late) => {}
@@ -302,17 +308,21 @@ impl Live {
         self.changed.notify_waiters();
     }
 
-    /// Has an interpreter load more if nobody has wanted it for a while: where they are wanted as
-    /// fast as they are made, that would take more of the CPUs than all the rest of a run.
-    async fn load(self: Arc<Live>, id: SandboxId) {
-        sleep(LOAD_AFTER).await;
-        let pool = self.ahead.pool();
-        let Some(made) = pool.all_ready().find(|made| made.id == id) else {
-            return;
-        };
-        if let Some(waiting) = made.waiting.as_ref().filter(|waiting| !waiting.is_fork) {
-            made.cpu.rest();
-            waiting.load();
+    /// Has an interpreter prepare for a run if nobody has wanted it for a while, nor wants any:
+    /// where they are wanted as fast as they are made, that would take the CPUs from making them.
+    async fn prepare(self: Arc<Live>, id: SandboxId, after: Duration) {
+        loop {
+            sleep(after).await;
+            let pool = self.ahead.pool();
+            let made = pool.all_ready().find(|made| made.id == id);
+            let Some((made, waiting)) = made.and_then(|made| Some((made, made.waiting.as_ref()?)))
+            else {
+                return;
+            };
+            if !self.turns.others_wait(NOBODY) {
+                made.cpu.rest();
+                return waiting.prepare();
+            }
         }
     }
 

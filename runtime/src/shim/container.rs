@@ -7,8 +7,6 @@
 //! forks, which costs microseconds where a move of another process waits for every CPU.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -20,7 +18,6 @@ use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
-use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -81,26 +78,20 @@ pub(super) fn create(
 }
 
 impl Created {
-    /// Brings the sandbox's loopback up and lets init go; answers its pid.
-    pub(super) fn start(mut self) -> Result<Pid, Failed> {
+    /// Init's pid.
+    pub(super) fn init(&self) -> Result<Pid, Failed> {
         let pid = self.container.pid().map(|pid| Pid::from_raw(pid.as_raw()));
-        let pid = pid.ok_or_else(|| Failed::because("start the container", "it tells no pid"))?;
-        loopback(pid).during("bring the loopback up")?;
+        pid.ok_or_else(|| Failed::because("start the container", "it tells no pid"))
+    }
+
+    /// Lets init go; answers its pid.
+    pub(super) fn start(mut self) -> Result<Pid, Failed> {
+        let pid = self.init()?;
         self.container
             .start()
             .map_err(|error| library("start the container", &error))?;
         Ok(pid)
     }
-}
-
-/// Steps into the sandbox's network namespace for one call, while nothing runs in it but our init.
-fn loopback(init: Pid) -> io::Result<()> {
-    let own = File::open("/proc/self/ns/net")?;
-    let sandbox = File::open(format!("/proc/{init}/ns/net"))?;
-    setns(sandbox, CloneFlags::CLONE_NEWNET)?;
-    let done = kernel::loopback_up();
-    setns(own, CloneFlags::CLONE_NEWNET)?;
-    done
 }
 
 /// An error of the library with its whole chain of causes.

@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
         without_template,
     ),
     ("who_waits_is_forked_for_once_a_template_works", waited_for),
+    ("a_network_that_was_made_ahead_is_used_once", networks),
 ];
 
 /// A runtime of whose sandboxes two stand ready, each with a fork in it.
@@ -234,4 +235,40 @@ fn waited_for(bed: &mut Bed) {
     assert!(!is_fork(), "nobody waits for a template");
     assert!((0..100).any(|_| is_fork()), "nothing is forked");
     assert!(is_fork());
+}
+
+fn networks(bed: &mut Bed) {
+    forked(bed);
+    let network = |pid| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    let ready = |bed: &Bed| -> BTreeSet<_> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", bed.launcher)).unwrap();
+        let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links
+            .filter(|link| link.to_string_lossy().starts_with("net:"))
+            .collect()
+    };
+    let code = "import socket
+server = socket.create_server(('127.0.0.1', 0))
+client = socket.create_connection(server.getsockname())
+client.send(b'heard')
+print(socket.if_nameindex(), server.accept()[0].recv(5))";
+    let (mut seen, mut held) = (BTreeSet::new(), Vec::new());
+    let mut used = 0;
+    for _ in 0..4 {
+        assert!(bed.until_ready(2));
+        for pid in waiting(bed) {
+            seen.insert(network(pid));
+            // While it is open, no other one gets its number.
+            held.push(fs::File::open(format!("/proc/{pid}/ns/net")).unwrap());
+        }
+        let report = bed.run(&Run::python(code));
+        assert_eq!(text(&report.stdout), "[(1, 'lo')] b'heard'\n", "{report:?}");
+        assert!(bed.until(|_| !ready(bed).is_empty()), "none is made");
+        let made = ready(bed);
+        assert!(made.is_disjoint(&seen), "{made:?} {seen:?}");
+        assert!(bed.until_ready(2));
+        let now: BTreeSet<_> = waiting(bed).into_iter().map(network).collect();
+        used += now.intersection(&made).count();
+    }
+    assert!(used > 0, "none was used");
 }
