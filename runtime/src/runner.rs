@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sandbox::pump::Pipes;
-use crate::spec::Process;
+use crate::spec::{File, Process};
 use crate::template::{DIRECTORY, FILTER_NAME, NATIVE_NAME};
 use crate::wire::Start;
 
@@ -24,7 +24,14 @@ const ORDER: u8 = 2;
 
 /// What waits, but for the line that begins it: it is no part of an image, and nothing in it is
 /// secret.
-const PYTHON: &str = include_str!("runner.py");
+const PYTHON: &str = include_str!("runner/python.py");
+
+/// What waits as a file of its own, which it removes itself: a worker thread would be given the
+/// text of `node -e` to run, too.
+const NODE: &str = include_str!("runner/node.cjs");
+
+/// That file's name.
+const NODE_FILE: &str = ".farebox-waits.cjs";
 
 /// Where programs are, and start.
 const CWD: &str = "/workspace";
@@ -40,19 +47,37 @@ pub enum Interpreter {
         /// one's hash secret and layout of memory with other forks then.
         fork: bool,
     },
+    /// `node`, for commands of the form `node FILE ARGUMENT...`.
+    Node {
+        /// The whole environment.
+        env: Vec<(String, String)>,
+    },
 }
 
 impl Interpreter {
     /// Its start.
     pub(crate) fn start(&self, open_files: u32) -> Start {
-        let Interpreter::Python { env, .. } = self;
-        python("main()", env, open_files)
+        match self {
+            Interpreter::Python { env, .. } => python("main()", env, open_files),
+            Interpreter::Node { env } => Start {
+                argv: vec!["node".to_owned(), NODE_FILE.to_owned()],
+                env: env.clone(),
+                cwd: CWD.to_owned(),
+                open_files,
+            },
+        }
     }
 
-    /// Whether it may be a fork.
-    pub(crate) fn may_fork(&self) -> bool {
-        let Interpreter::Python { fork, .. } = self;
-        *fork
+    /// The file that must be in the workspace when it starts.
+    pub(crate) fn file(&self) -> Option<File> {
+        match self {
+            Interpreter::Python { .. } => None,
+            Interpreter::Node { .. } => Some(File {
+                path: NODE_FILE.to_owned(),
+                content: NODE.as_bytes().to_vec(),
+                mode: 0o600,
+            }),
+        }
     }
 }
 

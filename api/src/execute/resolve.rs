@@ -190,7 +190,10 @@ fn own_language(image: &ImageInfo) -> Option<Language> {
 }
 
 /// What an interpreter or its loader reads of the environment when it is started.
-const READ_AT_START: [&str; 7] = ["PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "PATH"];
+const READ_AT_START: [&str; 6] = ["LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "PATH"];
+/// The same, of one interpreter only.
+const PYTHON_READS: [&str; 1] = ["PYTHON"];
+const NODE_READS: [&str; 5] = ["NODE_", "UV_", "OPENSSL_", "SSL_CERT_", "ICU_"];
 
 /// The interpreter that may be waiting for the program: it was started in the image's environment.
 fn interpreter(
@@ -198,16 +201,24 @@ fn interpreter(
     language: Option<Language>,
     image: &ImageInfo,
 ) -> Option<Interpreter> {
-    let read = |(name, _): &(String, String)| READ_AT_START.iter().any(|of| name.starts_with(of));
-    match (&request.program, language) {
-        (Program::Code { .. }, Some(Language::Python)) if !request.env.iter().any(read) => {
-            Some(Interpreter::Python {
-                env: image.env.clone(),
-                fork: !request.fresh,
-            })
+    let Program::Code { .. } = request.program else {
+        return None;
+    };
+    let env = image.env.clone();
+    let (interpreter, own): (_, &[&str]) = match language? {
+        Language::Python => {
+            let fork = !request.fresh;
+            (Interpreter::Python { env, fork }, &PYTHON_READS)
         }
-        _ => None,
-    }
+        Language::Node => (Interpreter::Node { env }, &NODE_READS),
+        Language::Shell => return None,
+    };
+    let is_read = |name: &String| {
+        let mut all = READ_AT_START.iter().chain(own);
+        all.any(|of| name.starts_with(of))
+    };
+    let stays = !request.env.iter().any(|(name, _)| is_read(name));
+    stays.then_some(interpreter)
 }
 
 /// The command line; code becomes a file beside the others.

@@ -39,9 +39,11 @@ pub struct PoolOptions {
 
 impl PoolOptions {
     /// How many are wanted of a kind.
-    fn wanted(&self, demand: &Demand, is_last: bool, now_us: u64) -> usize {
-        let least = if is_last { self.min } else { 0 };
-        demand.wanted(now_us).max(least).min(self.max)
+    fn wanted(&self, kind: Kind, demand: &Demand, is_last: bool, now_us: u64) -> usize {
+        let weight = kind.waits.weight();
+        let least = if is_last { self.min / weight } else { 0 };
+        let most = self.max.div_ceil(weight);
+        demand.wanted(now_us).max(least).min(most)
     }
 }
 
@@ -54,10 +56,46 @@ pub(super) struct Kind {
     pub(super) disk_class: u8,
     /// How many CPUs its share rounds up to.
     pub(super) cpus: usize,
-    /// Whether an interpreter waits in it.
-    pub(super) interpreter: bool,
-    /// Whether that may be a fork of the image's template.
-    pub(super) fork: bool,
+    /// What waits in it.
+    pub(super) waits: Waits,
+}
+
+/// What waits in a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Waits {
+    Nothing,
+    Python,
+    /// Python that may be a fork of the image's template.
+    Fork,
+    /// Node, which has made its heap by the memory that it found, and cannot change its limit on
+    /// open files.
+    Node {
+        memory_bytes: u64,
+        open_files: u32,
+    },
+}
+
+impl Waits {
+    fn of(interpreter: Option<&Interpreter>, limits: &WireLimits) -> Waits {
+        match interpreter {
+            None => Waits::Nothing,
+            Some(Interpreter::Python { fork: false, .. }) => Waits::Python,
+            Some(Interpreter::Python { fork: true, .. }) => Waits::Fork,
+            Some(Interpreter::Node { .. }) => Waits::Node {
+                memory_bytes: limits.memory_bytes,
+                open_files: limits.open_files,
+            },
+        }
+    }
+
+    /// For how many of the others one counts where it is bounded how many are made ahead: by the
+    /// memory that it takes.
+    fn weight(self) -> usize {
+        match self {
+            Waits::Nothing | Waits::Python | Waits::Fork => 1,
+            Waits::Node { .. } => 16,
+        }
+    }
 }
 
 impl Kind {
@@ -68,8 +106,7 @@ impl Kind {
                 image,
                 disk_class: make.disk_class,
                 cpus: cpus::count(make.limits.cpu_millis),
-                interpreter: interpreter.is_some(),
-                fork: interpreter.is_some_and(Interpreter::may_fork),
+                waits: Waits::of(interpreter, &make.limits),
             }),
             WireImage::Empty => None,
         }
@@ -202,7 +239,7 @@ impl<T> Pool<T> {
     ) -> Option<Taken<T>> {
         let is_last = self.last == Some(kind);
         let shelf = self.shelves.get_mut(&kind)?;
-        let wanted = self.options.wanted(&shelf.demand, is_last, now_us);
+        let wanted = self.options.wanted(kind, &shelf.demand, is_last, now_us);
         let ready = &mut shelf.ready;
         if has_live && ready.len() <= left_to_others(wanted) {
             return None;
@@ -228,7 +265,7 @@ impl<T> Pool<T> {
         }
         let (options, last) = (self.options, self.last);
         let lacks = |kind: Kind, shelf: &Shelf<T>| {
-            let wanted = options.wanted(&shelf.demand, last == Some(kind), now_us);
+            let wanted = options.wanted(kind, &shelf.demand, last == Some(kind), now_us);
             let wanted = if is_crowded {
                 left_to_others(wanted)
             } else {
@@ -279,7 +316,7 @@ impl<T> Pool<T> {
         let mut out = Vec::new();
         let (options, last) = (self.options, self.last);
         self.shelves.retain(|kind, shelf| {
-            let wanted = options.wanted(&shelf.demand, last == Some(*kind), now_us);
+            let wanted = options.wanted(*kind, &shelf.demand, last == Some(*kind), now_us);
             while let Some((since_us, ..)) = shelf.ready.front()
                 && (shelf.ready.len() > wanted || now_us.saturating_sub(*since_us) > age_us)
             {

@@ -13,12 +13,12 @@ use tokio::time::{sleep, timeout};
 
 use super::live::{Live, tame};
 use super::open::Made;
-use super::pool::{Kind, Pool, PoolOptions, Recipe};
+use super::pool::{Kind, Pool, PoolOptions, Recipe, Waits};
 use crate::cgroup::WEIGHT;
 use crate::clock;
 use crate::error::StartError;
 use crate::runner::{Interpreter, Waiting};
-use crate::sandbox::live::LiveSandbox;
+use crate::sandbox::live::{LiveSandbox, lay};
 use crate::sandbox::pump::Pipes;
 use crate::spec::{Digest, Network, SandboxId, SandboxSpec};
 use crate::wire::{FromInit, FromShim, Make, ToInit, ToShim, WireImage, WireLimits, WireNetwork};
@@ -289,10 +289,14 @@ impl Live {
         match made {
             Ok(made) if self.healthy() => {
                 let id = made.id;
-                let is_fork = made.waiting.as_ref().map(|waiting| waiting.is_fork);
+                let is_fork = made.waiting.as_ref().is_some_and(|waiting| waiting.is_fork);
                 self.ahead.pool().put(kind, limits, made, now_us);
-                if let Some(is_fork) = is_fork {
-                    let after = if is_fork { REHEARSE_AFTER } else { LOAD_AFTER };
+                let after = match kind.waits {
+                    Waits::Fork if is_fork => Some(REHEARSE_AFTER),
+                    Waits::Fork | Waits::Python => Some(LOAD_AFTER),
+                    Waits::Nothing | Waits::Node { .. } => None,
+                };
+                if let Some(after) = after {
                     tokio::spawn(Arc::clone(&self).prepare(id, after));
                 }
             }
@@ -380,6 +384,9 @@ async fn start_ahead(
         action: "make pipes",
         source,
     })?;
+    if let Some(file) = interpreter.file() {
+        lay(&made.init, &file).await?;
+    }
     let descriptors = [ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
     let start = ToInit::Start(interpreter.start(open_files));
     let sent = made.init.send(&start, &descriptors).await;

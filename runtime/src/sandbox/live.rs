@@ -107,7 +107,7 @@ impl LiveSandbox {
         let limit_ms = self.live.options.put_ms;
         let all = async {
             for file in files {
-                self.put_one(file).await?;
+                lay(&self.init, file).await?;
             }
             Ok(())
         };
@@ -116,42 +116,6 @@ impl LiveSandbox {
             Err(_elapsed) => Err(StartError::TimedOut {
                 step: "writing files",
                 limit_ms,
-            }),
-        }
-    }
-
-    async fn put_one(&self, file: &File) -> Result<(), StartError> {
-        let refused = |errno| StartError::File {
-            path: file.path.clone(),
-            source: std::io::Error::from_raw_os_error(errno),
-        };
-        if !File::path_is_plain(&file.path) {
-            return Err(refused(libc::EINVAL));
-        }
-        let gone = |error: WireError| StartError::Gone {
-            reason: error.to_string(),
-        };
-        let size = u64::try_from(file.content.len()).unwrap_or(u64::MAX);
-        let head = ToInit::File {
-            path: file.path.clone(),
-            mode: file.mode,
-            size,
-        };
-        self.init.send(&head, &[]).await.map_err(gone)?;
-        for chunk in file.content.chunks(CHUNK_MAX) {
-            self.init
-                .send(&ToInit::Chunk(chunk.to_vec()), &[])
-                .await
-                .map_err(gone)?;
-        }
-        match self.init.recv::<FromInit>().await.map_err(gone)? {
-            Some((FromInit::Done, _)) => Ok(()),
-            Some((FromInit::Refused { errno, .. }, _)) => Err(refused(errno)),
-            Some(_) => Err(StartError::Gone {
-                reason: "its init broke the protocol".to_owned(),
-            }),
-            None => Err(StartError::Gone {
-                reason: "its init ended".to_owned(),
             }),
         }
     }
@@ -336,6 +300,42 @@ impl Drop for LiveSandbox {
             // It fails only where the shim is gone; closing the socket tells it as well.
             drop(shim.try_send(&ToShim::Finish { failed: false }));
         }
+    }
+}
+
+/// Has a sandbox's init write a file below its workspace.
+pub(crate) async fn lay(init: &Channel, file: &File) -> Result<(), StartError> {
+    let refused = |errno| StartError::File {
+        path: file.path.clone(),
+        source: std::io::Error::from_raw_os_error(errno),
+    };
+    if !File::path_is_plain(&file.path) {
+        return Err(refused(libc::EINVAL));
+    }
+    let gone = |error: WireError| StartError::Gone {
+        reason: error.to_string(),
+    };
+    let size = u64::try_from(file.content.len()).unwrap_or(u64::MAX);
+    let head = ToInit::File {
+        path: file.path.clone(),
+        mode: file.mode,
+        size,
+    };
+    init.send(&head, &[]).await.map_err(gone)?;
+    for chunk in file.content.chunks(CHUNK_MAX) {
+        init.send(&ToInit::Chunk(chunk.to_vec()), &[])
+            .await
+            .map_err(gone)?;
+    }
+    match init.recv::<FromInit>().await.map_err(gone)? {
+        Some((FromInit::Done, _)) => Ok(()),
+        Some((FromInit::Refused { errno, .. }, _)) => Err(refused(errno)),
+        Some(_) => Err(StartError::Gone {
+            reason: "its init broke the protocol".to_owned(),
+        }),
+        None => Err(StartError::Gone {
+            reason: "its init ended".to_owned(),
+        }),
     }
 }
 

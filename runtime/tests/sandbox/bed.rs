@@ -37,10 +37,8 @@ pub(crate) struct Bed {
     pub(crate) image: Image,
     pub(crate) launcher: i32,
     made: u8,
-    /// Whether sandboxes made ahead have Python waiting.
-    pub(crate) python_waits: bool,
-    /// Whether that may be a fork of a template.
-    pub(crate) forks: bool,
+    /// What waits in sandboxes made ahead.
+    pub(crate) interpreter: Option<Interpreter>,
 }
 
 /// What a run may use unless a test says otherwise: enough for anything that ends by itself.
@@ -113,7 +111,7 @@ fn start(images_dir: &Path, state_dir: &Path) -> (runtime::LauncherHandle, Optio
         sandboxes_max: 4,
         maxima: WireLimits {
             cpu_millis: 2_000,
-            memory_bytes: 512 << 20,
+            memory_bytes: 4 << 30,
             pids: 256,
             open_files: 1_024,
         },
@@ -161,8 +159,7 @@ impl Bed {
             image,
             launcher,
             made: 0,
-            python_waits: false,
-            forks: false,
+            interpreter: None,
         }
     }
 
@@ -186,6 +183,17 @@ impl Bed {
         self.tokio.block_on(future)
     }
 
+    /// Has Python waiting, perhaps a fork of a template.
+    pub(crate) fn python_waits(&mut self, fork: bool) {
+        let env = self.env();
+        self.interpreter = Some(Interpreter::Python { env, fork });
+    }
+
+    /// The image's environment.
+    pub(crate) fn env(&self) -> Vec<(String, String)> {
+        self.image.env.clone().into_iter().collect()
+    }
+
     pub(crate) fn spec(&mut self, limits: Limits) -> SandboxSpec {
         self.made += 1;
         let id = SandboxId([self.made; 16]);
@@ -195,15 +203,12 @@ impl Bed {
             image: self.image.digest,
             limits,
             network: Network::None,
-            interpreter: self.python_waits.then(|| Interpreter::Python {
-                env: self.image.env.clone().into_iter().collect(),
-                fork: self.forks,
-            }),
+            interpreter: self.interpreter.clone(),
         }
     }
 
     pub(crate) fn process(&self, id: SandboxId, run: &Run) -> Process {
-        let mut env: Vec<(String, String)> = self.image.env.clone().into_iter().collect();
+        let mut env = self.env();
         env.extend(run.env.iter().cloned());
         Process {
             execution: id.0,
@@ -232,6 +237,16 @@ impl Bed {
         cancel: oneshot::Receiver<()>,
     ) -> Report {
         let sandbox = self.open(run.limits);
+        self.run_in(sandbox, run, (sink, cancel))
+    }
+
+    /// Runs in a sandbox that was opened.
+    pub(crate) fn run_in(
+        &mut self,
+        sandbox: Sandbox,
+        run: &Run,
+        (sink, cancel): (Option<OutputSink>, oneshot::Receiver<()>),
+    ) -> Report {
         let id = sandbox.id();
         let process = self.process(id, run);
         self.tokio.block_on(async {

@@ -29,8 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// A runtime of whose sandboxes two stand ready, each with a fork in it.
 fn forked(bed: &mut Bed) {
-    bed.python_waits = true;
-    bed.forks = true;
+    bed.python_waits(true);
     pooled(bed, 2, FOREVER_MS);
 }
 
@@ -135,7 +134,7 @@ fn lent_for_one_fork(bed: &Bed) {
 }
 
 fn like_others(bed: &mut Bed) {
-    bed.python_waits = true;
+    bed.python_waits(false);
     pooled(bed, 2, FOREVER_MS);
     let code = "import os, resource, sys, time, signal, stat
 print(os.getpid() > 1, os.getppid(), os.getresuid(), os.getresgid(), os.getgroups(), os.getcwd())
@@ -224,8 +223,7 @@ fn without_template(bed: &mut Bed) {
 }
 
 fn waited_for(bed: &mut Bed) {
-    bed.python_waits = true;
-    bed.forks = true;
+    bed.python_waits(true);
     let code = "print('template.so' in open('/proc/self/maps').read())";
     let mut is_fork = || {
         let report = bed.run(&Run::python(code));

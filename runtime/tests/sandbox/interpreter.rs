@@ -71,7 +71,7 @@ fn same(bed: &mut Bed) {
     let programs = programs();
     let fresh = |code: &&'static str| (*code, shown(&bed.run(&program(code))));
     let known: Vec<_> = programs.iter().map(fresh).collect();
-    bed.python_waits = true;
+    bed.python_waits(false);
     pooled(bed, 2, FOREVER_MS);
     let mut others = Vec::new();
     let modules = ["_json", "resource"].into_iter().cycle();
@@ -93,7 +93,7 @@ fn same(bed: &mut Bed) {
 }
 
 fn randomness(bed: &mut Bed) {
-    bed.python_waits = true;
+    bed.python_waits(false);
     pooled(bed, 2, FOREVER_MS);
     let code = "import random, uuid
 print(random.random(), hash('a'), uuid.uuid4(), id(object()))";
@@ -109,7 +109,7 @@ print(random.random(), hash('a'), uuid.uuid4(), id(object()))";
 }
 
 fn held(bed: &mut Bed) {
-    bed.python_waits = true;
+    bed.python_waits(false);
     pooled(bed, 2, FOREVER_MS);
     let usual = limits();
     let eat = "kept = []\nfor _ in range(300): kept.append(bytearray(1 << 20))\nprint('all')";
@@ -164,7 +164,7 @@ fn held(bed: &mut Bed) {
 /// Starting an interpreter takes far more than a program that does nothing.
 fn warming(bed: &mut Bed) {
     let fresh = bed.run(&Run::python("pass")).measured.cpu_us;
-    bed.python_waits = true;
+    bed.python_waits(false);
     pooled(bed, 2, FOREVER_MS);
     let warm = bed.run(&Run::python("pass")).measured.cpu_us;
     assert!(warm * 2 < fresh, "{warm} us after {fresh} us");

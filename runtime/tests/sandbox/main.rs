@@ -25,6 +25,7 @@ mod forks;
 mod images;
 mod interpreter;
 mod kept;
+mod node;
 #[path = "../support/own_dev.rs"]
 mod own_dev;
 mod run;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         warm::TESTS,
         forks::TESTS,
         interpreter::TESTS,
+        node::TESTS,
     ]
     .concat();
     if has("--list") {

@@ -14,8 +14,7 @@ fn kind(image: u8) -> Kind {
         image: [image; 32],
         disk_class: 0,
         cpus: 1,
-        interpreter: false,
-        fork: false,
+        waits: Waits::Nothing,
     }
 }
 
@@ -185,4 +184,27 @@ fn old_ones_are_replaced() {
     pool.note(kind(1), &LIMITS, None, age_us + 1);
     assert_eq!(pool.surplus(age_us + 1).len(), 2);
     assert_eq!(fill(&mut pool, age_us + 1), 2);
+}
+
+#[test]
+fn what_takes_much_memory_is_kept_in_small_numbers_and_by_its_limits() {
+    let mut pool = pool(33);
+    pool.options.min = 32;
+    let node = |limits: &WireLimits| {
+        let env = Vec::new();
+        let waits = Waits::of(Some(&Interpreter::Node { env }), limits);
+        Kind { waits, ..kind(1) }
+    };
+    let larger = WireLimits {
+        memory_bytes: 2 * LIMITS.memory_bytes,
+        ..LIMITS
+    };
+    pool.note(node(&LIMITS), &LIMITS, None, 0);
+    assert_eq!(fill(&mut pool, 0), 2, "a sixteenth of the least number");
+    for _ in 0..10 {
+        pool.note(node(&LIMITS), &LIMITS, None, 0);
+    }
+    assert_eq!(fill(&mut pool, 0), 1, "a sixteenth of the most");
+    assert!(pool.take(node(&larger), &larger, false, 0).is_none());
+    assert!(pool.take(node(&LIMITS), &LIMITS, false, 0).is_some());
 }
