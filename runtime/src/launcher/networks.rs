@@ -3,8 +3,11 @@
 //!
 //! One that a sandbox may enter belongs to its slot's user namespace, so it is made by a process
 //! that is in there, and no process leaves that again. A shim that has nothing else left to do goes
-//! in: the next sandbox of its slot does not wait for what takes half a millisecond, and five if the
-//! kernel is busy.
+//! in: the next sandbox of its slot does not wait for what takes half a millisecond, or five on a
+//! busy kernel.
+//!
+//! In there it is at the mercy of the user namespace's owner, the image's template: that may stop
+//! it, and nothing more. So it says that it goes in, and is killed if it does not end.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,11 +18,14 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 
 use super::step::{During, Failed};
+use crate::clock::Monotonic;
 use crate::wire::{self, FRAME_MAX, Id};
 
 /// Most that stand ready: each takes the kernel some 100 KiB. Slots that came free last are the
 /// next ones that are used.
 const MOST: usize = 16;
+/// How long a shim may take for one, in us.
+const PATIENCE_US: u64 = 1_000_000;
 
 /// What stands ready.
 #[derive(Debug)]
@@ -29,13 +35,20 @@ pub(super) struct Networks {
     /// Where shims hand them over, and the launcher's end of it.
     shims: OwnedFd,
     own: OwnedFd,
+    /// The sandboxes whose shims make one, with the time by which each must have ended.
+    making: Vec<(Id, u64)>,
+    clock: Monotonic,
 }
 
-/// With one descriptor: the network namespace for the next sandbox of this one's slot.
+/// What the shim of `sandbox` says to the launcher.
 #[derive(Debug, Serialize, Deserialize)]
-struct Made {
-    sandbox: Id,
-    owner: u32,
+pub(crate) enum Word {
+    /// Nothing is left of the sandbox; the shim goes into the slot's user namespace, and will not
+    /// come out again.
+    Enters { sandbox: Id },
+    /// With one descriptor: the network namespace for the next sandbox of the slot, whose user
+    /// namespace is `owner`'s.
+    Made { sandbox: Id, owner: u32 },
 }
 
 impl Networks {
@@ -51,36 +64,67 @@ impl Networks {
             ready: VecDeque::new(),
             shims,
             own,
+            making: Vec::new(),
+            clock: Monotonic::start(),
         })
     }
 
-    /// Takes the one of a slot.
-    pub(super) fn take(&mut self, slot: u32, owner: u32) -> Option<OwnedFd> {
-        let at = self.ready.iter().position(|(of, _)| *of == (slot, owner))?;
-        self.ready.remove(at).map(|(_, network)| network)
+    /// Takes the one of a slot and an owner, for a sandbox that somebody waits for. To whom nobody
+    /// waits for it is no use, and the shim would be in the way of the next run that is.
+    pub(super) fn take(&mut self, of: (u32, u32), ahead: bool) -> Option<OwnedFd> {
+        let at = self.ready.iter().position(|(ready, _)| *ready == of)?;
+        let taken = (!ahead).then(|| self.ready.remove(at))?;
+        taken.map(|(_, network)| network)
     }
 
-    /// Where a shim hands one over; none if it is to make none.
-    pub(super) fn wanted(&self) -> Option<&OwnedFd> {
-        (self.ready.len() < MOST).then_some(&self.shims)
+    /// Where the shim of a sandbox hands one over; none if it is to make none.
+    pub(super) fn wanted(&self, ahead: bool) -> Option<&OwnedFd> {
+        (!ahead && self.ready.len() < MOST).then_some(&self.shims)
     }
 
     /// Takes what has come; `slot_of` tells the slot of a live sandbox.
     pub(super) fn receive(&mut self, slot_of: impl Fn(&Id) -> Option<u32>) {
         // What else comes, or does not, is as if nothing was made.
-        while let Ok(Some((Made { sandbox, owner }, descriptors))) =
-            wire::recv(self.own.as_fd(), FRAME_MAX)
-        {
-            let Some((slot, Ok([network]))) =
-                slot_of(&sandbox).zip(Some(wire::exactly(descriptors)))
-            else {
-                continue;
-            };
-            if self.ready.len() >= MOST {
-                self.ready.pop_front();
+        while let Ok(Some((word, descriptors))) = wire::recv(self.own.as_fd(), FRAME_MAX) {
+            match word {
+                Word::Enters { sandbox } => {
+                    let until_us = self.clock.now_us() + PATIENCE_US;
+                    self.making.push((sandbox, until_us));
+                }
+                Word::Made { sandbox, owner } => {
+                    let network = wire::exactly(descriptors).ok();
+                    if let Some((slot, [network])) = slot_of(&sandbox).zip(network) {
+                        self.put((slot, owner), network);
+                    }
+                }
             }
-            self.ready.push_back(((slot, owner), network));
         }
+    }
+
+    fn put(&mut self, of: (u32, u32), network: OwnedFd) {
+        if self.ready.len() >= MOST {
+            self.ready.pop_front();
+        }
+        self.ready.push_back((of, network));
+    }
+
+    /// Whether a shim makes one.
+    pub(super) fn any_making(&self) -> bool {
+        !self.making.is_empty()
+    }
+
+    /// The sandboxes whose shims should have ended; none is told twice.
+    pub(super) fn overdue(&mut self) -> Vec<Id> {
+        let now_us = self.clock.now_us();
+        let late = self
+            .making
+            .extract_if(.., |(_, until_us)| *until_us <= now_us);
+        late.map(|(sandbox, _)| sandbox).collect()
+    }
+
+    /// Takes note that the shim of a sandbox has ended.
+    pub(super) fn ended(&mut self, sandbox: &Id) {
+        self.making.retain(|(making, _)| making != sandbox);
     }
 
     /// Drops those of a template's slots.
@@ -89,12 +133,8 @@ impl Networks {
     }
 }
 
-/// Hands over what the shim of `sandbox` has made; `owner` is its user namespace's.
-pub(crate) fn hand_over(
-    to: &OwnedFd,
-    (sandbox, owner): (Id, u32),
-    network: &OwnedFd,
-) -> io::Result<()> {
-    let made = Made { sandbox, owner };
-    wire::send(to.as_fd(), &made, FRAME_MAX, &[network.as_fd()]).map_err(io::Error::other)
+/// Tells the launcher.
+pub(crate) fn tell(to: &OwnedFd, word: &Word, network: Option<&OwnedFd>) -> io::Result<()> {
+    let descriptors: Vec<_> = network.map(AsFd::as_fd).into_iter().collect();
+    wire::send(to.as_fd(), word, FRAME_MAX, &descriptors).map_err(io::Error::other)
 }

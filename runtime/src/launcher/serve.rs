@@ -143,6 +143,7 @@ impl Launcher {
         let ready = polled[1].revents().unwrap_or(PollFlags::empty());
         self.disks.receive();
         self.reap()?;
+        self.end_overdue()?;
         self.sweep();
         if !self.flush(server) {
             return Ok(false);
@@ -156,10 +157,11 @@ impl Launcher {
 
     /// A sweep that must wait is tried again soon; nothing else has a time.
     fn timeout(&self) -> PollTimeout {
-        if self.slots.orphaned().is_empty() {
-            PollTimeout::NONE
-        } else {
+        let waits = !self.slots.orphaned().is_empty() || self.networks.any_making();
+        if waits {
             PollTimeout::from(sweep::RETRY_MS)
+        } else {
+            PollTimeout::NONE
         }
     }
 
@@ -238,8 +240,8 @@ impl Launcher {
             behind: make.behind,
             cpus: &admission.cpus,
             network: make.network,
-            network_ahead: self.networks.take(admission.index, owner),
-            networks: self.networks.wanted(),
+            network_ahead: self.networks.take((admission.index, owner), make.ahead),
+            networks: self.networks.wanted(make.ahead),
             fork_from,
         };
         let host_side = Host {
@@ -264,9 +266,22 @@ impl Launcher {
         Ok(())
     }
 
+    /// Kills shims that were stopped while they made a network: there is nothing else that they
+    /// wait for, and that their parent is told of each that stops is what wakes this one.
+    fn end_overdue(&mut self) -> Result<(), Failed> {
+        for sandbox in self.networks.overdue() {
+            if let Some(shim) = self.slots.shim(&sandbox) {
+                log("launcher", "killed a shim that was stopped by a template");
+                kill(shim, Signal::SIGKILL).during("kill a shim")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reaps every child that has ended: shims, and orphans of sandboxes.
     fn reap(&mut self) -> Result<(), Failed> {
         while self.signals.read_signal().during("read SIGCHLD")?.is_some() {}
+        self.networks.receive(|sandbox| self.slots.index(sandbox));
         loop {
             let (pid, is_clean) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, code == 0),
@@ -282,6 +297,7 @@ impl Launcher {
             // Before the shim's slot is another's.
             self.networks.receive(|sandbox| self.slots.index(sandbox));
             if let Some(sandbox) = self.slots.shim_ended(pid) {
+                self.networks.ended(&sandbox);
                 if is_clean {
                     self.gone(sandbox);
                 } else {

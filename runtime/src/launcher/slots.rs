@@ -118,6 +118,11 @@ impl Slots {
         self.live.get(sandbox).map(|slot| slot.index)
     }
 
+    /// The shim of a sandbox, if it has not ended.
+    pub(super) fn shim(&self, sandbox: &Id) -> Option<Pid> {
+        self.live.get(sandbox)?.shim
+    }
+
     /// Notes that a process has ended; answers the sandbox whose shim it was.
     pub(super) fn shim_ended(&mut self, pid: Pid) -> Option<Id> {
         let (sandbox, slot) = self
@@ -233,6 +238,7 @@ mod tests {
             limits: config().maxima,
             weight: 1,
             behind: false,
+            ahead: false,
             network: WireNetwork::None,
             template: None,
         }

@@ -45,6 +45,10 @@ impl Live {
         }
         let make = self.wanted(spec, image).ok()?;
         let kind = self.claimable(spec, &make)?;
+        // What stands ready is for those who have a slot, while there is not room for them all.
+        if self.is_resting(kind) {
+            return None;
+        }
         let sandbox = self.claim(spec, kind, &make.limits).await?;
         self.note_asked(spec, kind, &make.limits);
         Some(sandbox)
@@ -186,6 +190,7 @@ impl Live {
             },
             weight: WEIGHT,
             behind: false,
+            ahead: false,
             network: match spec.network {
                 Network::None => WireNetwork::None,
             },

@@ -305,6 +305,12 @@ impl<T> Pool<T> {
         }
     }
 
+    /// Whether none of a kind is begun for a while.
+    pub(super) fn is_resting(&self, kind: Kind, now_us: u64) -> bool {
+        let shelf = self.shelves.get(&kind);
+        shelf.is_some_and(|shelf| shelf.not_before_us > now_us)
+    }
+
     /// How many are being made.
     pub(super) fn making(&self) -> usize {
         self.shelves.values().map(|shelf| shelf.making).sum()

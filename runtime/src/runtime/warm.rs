@@ -115,6 +115,11 @@ impl Live {
         }
     }
 
+    /// Whether there was no room for a sandbox that was asked for, lately.
+    pub(super) fn is_resting(&self, kind: Kind) -> bool {
+        self.ahead.pool().is_resting(kind, self.clock.now_us())
+    }
+
     /// Has it looked whether more must be made.
     pub(crate) fn refill(&self) {
         self.ahead.asked.notify_one();
@@ -347,6 +352,7 @@ impl Live {
             limits: recipe.limits,
             weight: WEIGHT_AHEAD,
             behind: false,
+            ahead: true,
             network: WireNetwork::None,
             template: self.template_for(image, recipe.interpreter.as_ref(), false),
         };

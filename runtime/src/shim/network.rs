@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::Pid;
 
 use super::Job;
 use crate::launcher::kernel;
-use crate::launcher::networks::hand_over;
+use crate::launcher::networks::{Word, tell};
 use crate::launcher::step::log;
 
 const OWN: &str = "/proc/self/ns/net";
@@ -27,13 +27,22 @@ pub(super) fn bring_up(init: Pid) -> io::Result<()> {
 }
 
 /// Makes one for the next sandbox of the slot, if it is wanted. The shim can do nothing after it
-/// but end: it has given up all privilege outside the slot's user namespace.
+/// but end: it has given up all privilege outside the slot's user namespace, and every descriptor
+/// that another one could be made of.
 pub(super) fn make_next(job: &Job<'_>) {
     let Some((to, template)) = job.networks.zip(job.fork_from) else {
         return;
     };
-    let made = make(job.userns);
-    let handed = made.and_then(|made| hand_over(to, (job.sandbox, template.uid), &made));
+    let sandbox = job.sandbox;
+    let enters = Word::Enters { sandbox };
+    let made = Word::Made {
+        sandbox,
+        owner: template.uid,
+    };
+    let handed = kernel::close_all_from(3, &[to.as_raw_fd(), job.userns.as_raw_fd()])
+        .and_then(|()| tell(to, &enters, None))
+        .and_then(|()| make(job.userns))
+        .and_then(|network| tell(to, &made, Some(&network)));
     if let Err(error) = handed {
         log(&job.name, &format!("cannot make the next network: {error}"));
     }

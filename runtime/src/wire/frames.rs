@@ -92,6 +92,8 @@ pub(crate) struct Make {
     pub(crate) weight: u32,
     /// Whether all others that are not behind have the CPUs before it while it is made.
     pub(crate) behind: bool,
+    /// Whether nobody waits for it.
+    pub(crate) ahead: bool,
     /// What it may reach.
     pub(crate) network: WireNetwork,
     /// The environment of the image's template, if [`ToShim::Fork`] is to follow.

@@ -385,6 +385,7 @@ pub(crate) fn make(id: u8) -> Make {
         disk_class: 0,
         weight: 1_000,
         behind: false,
+        ahead: false,
         limits: WireLimits {
             cpu_millis: 2000,
             memory_bytes: 128 << 20,
