@@ -72,9 +72,11 @@ impl Networks {
     /// Takes the one of a slot and an owner, for a sandbox that somebody waits for. To whom nobody
     /// waits for it is no use, and the shim would be in the way of the next run that is.
     pub(super) fn take(&mut self, of: (u32, u32), ahead: bool) -> Option<OwnedFd> {
+        if ahead {
+            return None;
+        }
         let at = self.ready.iter().position(|(ready, _)| *ready == of)?;
-        let taken = (!ahead).then(|| self.ready.remove(at))?;
-        taken.map(|(_, network)| network)
+        self.ready.remove(at).map(|(_, network)| network)
     }
 
     /// Where the shim of a sandbox hands one over; none if it is to make none.
