@@ -55,6 +55,8 @@ fn thousands_of_executions_leave_nothing_and_cost_no_memory() {
         NONE_AHEAD,
         // It is taken by each run, and there again when nothing is under way.
         ("FAREBOX_DISK__AHEAD", "1"),
+        // With a template goes what the launcher keeps of its slots.
+        ("FAREBOX_POOL__TEMPLATE_FORKS", "1000000"),
     ];
     let mut server = Server::start(&world, dir.path(), &settings);
     let token = server.tenant("acme");
@@ -190,7 +192,9 @@ fn files(pid: u32) -> BTreeMap<String, usize> {
             .collect();
         // One file for each level of the tree, opened when it is first signed; and records are in
         // as many as the writer has come to.
-        if !name.contains("/ledger/tree/") && !name.contains("/records/") {
+        let grows = name.contains("/ledger/tree/") || name.contains("/records/");
+        // Networks stand ready or not, no more than there is a bound for.
+        if !grows && !name.starts_with("net:") {
             *files.entry(name).or_default() += 1;
         }
     }

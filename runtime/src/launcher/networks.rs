@@ -140,3 +140,59 @@ pub(crate) fn tell(to: &OwnedFd, word: &Word, network: Option<&OwnedFd>) -> io::
     let descriptors: Vec<_> = network.map(AsFd::as_fd).into_iter().collect();
     wire::send(to.as_fd(), word, FRAME_MAX, &descriptors).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: u32 = 7;
+
+    fn made(networks: &mut Networks, slot: u8) {
+        let network = std::fs::File::open("/dev/null").unwrap().into();
+        let word = Word::Made {
+            sandbox: [slot; 16],
+            owner: OWNER,
+        };
+        tell(&networks.shims, &word, Some(&network)).unwrap();
+        networks.receive(|sandbox| Some(sandbox[0].into()));
+    }
+
+    #[test]
+    fn no_more_stand_ready_than_the_bound_and_each_is_taken_once() {
+        let mut networks = Networks::new().unwrap();
+        for slot in 0..=u8::try_from(MOST).unwrap() {
+            assert!(networks.wanted(false).is_some() || usize::from(slot) == MOST);
+            made(&mut networks, slot);
+        }
+        assert_eq!(networks.ready.len(), MOST);
+        assert!(networks.wanted(false).is_none());
+        assert!(networks.take((0, OWNER), false).is_none(), "the oldest");
+        assert!(networks.take((1, OWNER + 1), false).is_none());
+        assert!(networks.take((1, OWNER), true).is_none());
+        assert!(networks.take((1, OWNER), false).is_some());
+        assert!(networks.take((1, OWNER), false).is_none());
+        assert!(networks.wanted(false).is_some());
+        assert!(networks.wanted(true).is_none());
+        networks.forget_owner(OWNER);
+        assert!(networks.ready.is_empty());
+    }
+
+    #[test]
+    fn a_shim_that_does_not_end_is_told_of_once() {
+        let mut networks = Networks::new().unwrap();
+        for id in [1, 2] {
+            let sandbox = [id; 16];
+            tell(&networks.shims, &Word::Enters { sandbox }, None).unwrap();
+        }
+        networks.receive(|_| None);
+        networks.ended(&[1; 16]);
+        assert!(networks.overdue().is_empty(), "it has time");
+        assert!(networks.any_making());
+        networks
+            .making
+            .iter_mut()
+            .for_each(|(_, until_us)| *until_us = 0);
+        assert_eq!(networks.overdue(), [[2; 16]]);
+        assert!(networks.overdue().is_empty() && !networks.any_making());
+    }
+}
