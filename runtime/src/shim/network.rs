@@ -26,9 +26,8 @@ pub(super) fn bring_up(init: Pid) -> io::Result<()> {
     done
 }
 
-/// Makes one for the next sandbox of the slot, if it is wanted. The shim can do nothing after it
-/// but end: it has given up all privilege outside the slot's user namespace, and every descriptor
-/// that another one could be made of.
+/// Makes one for the next sandbox of the slot, if it is wanted, and ends the process then: it has
+/// given up all privilege outside the slot's user namespace, and closed what others own.
 pub(super) fn make_next(job: &Job<'_>) {
     let Some((to, template)) = job.networks.zip(job.fork_from) else {
         return;
@@ -46,6 +45,7 @@ pub(super) fn make_next(job: &Job<'_>) {
     if let Err(error) = handed {
         log(&job.name, &format!("cannot make the next network: {error}"));
     }
+    kernel::exit_now(0);
 }
 
 fn make(userns: &OwnedFd) -> io::Result<OwnedFd> {
